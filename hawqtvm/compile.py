@@ -1,0 +1,113 @@
+"""Lowered kernels and the input quantizer -> one shared library and the manifest that describes it."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import relax, te, tirx
+
+import hawqtvm
+from hawqtvm.console import Progress, note
+from hawqtvm.files import sha256_file
+from hawqtvm.qnn.model import Arithmetic, Quantization
+from hawqtvm.runtime.artifact import KIND, VERSION
+from relay_passes.context import Context
+from relay_passes.executable import build
+from relay_passes.pipeline import lower
+from relay_passes.schedule import Kernel
+
+LIBRARY = "model.so"
+LAYER_OPS = ("qnn.conv2d", "qnn.dense")
+
+
+def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...]) -> tvm.IRModule:
+    """Adds ``quantize_input``: float32 images -> uint8 codes.  It stands before the integer program, not in it."""
+    # the reciprocal as numpy rounds it, so that both round alike
+    inverse = tirx.const(np.float32(1.0 / q.scale), "float32")
+    images = te.placeholder(dims, "float32", name="images")
+
+    def code(*at):
+        value = te.round(images[at] * inverse) + tirx.const(float(q.zero_point), "float32")
+        return te.max(te.min(value, tirx.const(255.0, "float32")), tirx.const(0.0, "float32")).astype("uint8")
+
+    kernel = te.create_prim_func([images, te.compute(dims, code, name="codes")])
+    sch = tvm.s_tir.Schedule(kernel)
+    loops = sch.get_loops(sch.get_sblock("codes"))
+    sch.parallel(sch.fuse(*loops[:3]))
+    kernel = sch.mod["main"].with_attr("tirx.noalias", True).without_attr("global_symbol")
+    bb = relax.BlockBuilder(mod)
+    x = relax.Var("images", relax.TensorType(dims, "float32"))
+    with bb.function("quantize_input", [x]):
+        with bb.dataflow():
+            call = relax.call_tir(bb.add_func(kernel, "quantize_images"), [x], out_ty=relax.TensorType(dims, "uint8"))
+            out = bb.emit_output(call)
+        bb.emit_func_output(out)
+    return bb.get()
+
+
+def kernel_row(kernel: Kernel) -> dict:
+    """A kernel's entry in the manifest."""
+    out = kernel.out
+    return {
+        "name": kernel.layer if kernel.op in LAYER_OPS else kernel.tensor, "kernel": kernel.name, "op": kernel.op,
+        "tensor": kernel.tensor, "bits": kernel.bits, "schedule": kernel.choice.name, "config": str(kernel.choice.config),
+        "macs": getattr(kernel.choice.workload, "macs", 0),
+        "output": {"code": out.code, "layout": out.layout, "packed": out.packed, "dims": list(kernel.dims)},
+    }  # fmt: skip
+
+
+def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, directory: Path) -> dict:
+    """Compiles into ``directory``/model.so and returns the manifest's parts that describe it.
+
+    Raises CheckFailed when the program cannot be proved integer-only and free of overflow.
+    """
+    graph, started = arithmetic.graph, time.monotonic()
+    with Progress("kernel", None) as progress:
+        mod, kernels = lower(Context(arithmetic, batch, target, threads), progress)
+    mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
+    note(f"compiling {len(kernels)} kernels for {target.name} ...")
+    library = directory / LIBRARY
+    build(mod, target.tvm).export_library(str(library))
+    note(f"compiled in {time.monotonic() - started:.1f} s")
+    quantization, output = arithmetic.tensors["input"], arithmetic.tensors[graph.output.name]
+    channels, height, width = graph.output.dims
+    return {
+        "format": KIND, "version": VERSION, "model": arithmetic.model.name,
+        "weights": arithmetic.model.provenance.get("weights", "trained"),
+        "library": LIBRARY, "library_sha256": sha256_file(library),
+        "target": {"name": target.name, "mcpu": target.mcpu, "mattr": list(target.mattr), "features": list(target.features)},
+        "threads": threads, "residual": arithmetic.residual,
+        "input": {"shape": [batch, *graph.input_dims], "dtype": "uint8", "scale": quantization.scale,
+                  "zero_point": quantization.zero_point},
+        "output": {"shape": [batch, channels, *([height, width] if (height, width) != (1, 1) else [])], "dtype": "int32",
+                   "scale": output.scale, "zero_point": output.zero_point},
+        "layers": [kernel_row(k) for k in kernels],
+        "size": {"weights": weight_bytes(arithmetic), "library": library.stat().st_size},
+    }  # fmt: skip
+
+
+def weight_bytes(arithmetic: Arithmetic) -> int:
+    """Bytes of the plan's packed weights: half a byte or one each."""
+    return sum(layer.weight.size * arithmetic.layer_bits[name] // 8 for name, layer in arithmetic.model.layers.items())
+
+
+def provenance() -> dict:
+    """Where, when and with what something was built."""
+    return {
+        "hawqtvm": hawqtvm.__version__, "tvm": version("apache-tvm"), "torch": version("torch"),
+        "python": platform.python_version(), "cpu": cpu_name(), "cores": os.cpu_count(),
+        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }  # fmt: skip
+
+
+def cpu_name() -> str:
+    """The processor's model name, as Linux gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,0 +1,197 @@
+"""Stage 5, the main job: a quantized model and a plan -> a verified, measured artifact."""
+
+import json
+import os
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hawqtvm.console import Parser, command, note, print_json, table
+from hawqtvm.errors import BadInput
+from hawqtvm.plan import Plan, load_plan, uniform
+
+if TYPE_CHECKING:
+    from hawqtvm.data import Images
+    from hawqtvm.qnn.model import QuantizedModel
+
+ARTIFACTS = Path("artifacts")
+RESIDUALS = ("int16", "int32", "uint8")
+PROFILE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Deployment(os.PathLike):
+    """An artifact and what was found of it; stands for its path.
+
+    ``layers``: a dict a kernel (name, op, shape, bits, schedule, ms, share, exact); ``network``: ms, images/s, bytes,
+    accuracy.  What was not measured is None.
+    """
+
+    path: Path
+    layers: list[dict]
+    network: dict
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def deploy(
+    quantized: "QuantizedModel", bits: "dict[str, int] | int | Plan" = 8, batch: int = 1, out: str | os.PathLike | None = None,
+    *, target: str = "native", threads: int | None = None, residual: str = "int16", verify: bool = True,
+    measure: bool = True, labelled: "Images | None" = None, checkpoint_sha256: str | None = None,
+) -> Deployment:  # fmt: skip
+    """Compiles a quantized model under a plan into the directory ``out`` and proves and measures what it built.
+
+    ``bits``: 8, 4, {layer: 4 or 8} (layers not named take 8) or a Plan.  ``threads``: what the kernels are shaped for
+    (default: the CPUs of this process).  ``residual``: the stream's "int16", "int32" or "uint8".  ``labelled``: images
+    with labels, for the accuracy.  ``out`` appears whole or not at all (default: artifacts/<model>-<plan>).
+    Raises BadInput (a plan that does not fit, an unknown target, a place that cannot be written) and CheckFailed (a
+    proof that fails, a library that differs from PyTorch).
+    """
+    from hawqtvm.checkpoint import write_checkpoint
+    from hawqtvm.compile import compile_library, provenance
+    from hawqtvm.files import atomic_directory
+    from hawqtvm.qnn.model import Arithmetic
+    from hawqtvm.runtime.cpu import cpu_features
+    from hawqtvm.verify import REFERENCE
+    from schedules.target import find_target
+
+    plan = bits if isinstance(bits, Plan) else Plan(bits, "plan") if isinstance(bits, dict) else uniform(bits)
+    plan.check_belongs(quantized.name, checkpoint_sha256)
+    layer_bits = quantized.bits(plan.bits)
+    if not isinstance(batch, int) or batch < 1:
+        raise BadInput(f"batch {batch!r}: give a number of images, 1 or more")
+    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    if not isinstance(threads, int) or threads < 1:
+        raise BadInput(f"threads {threads!r}: give a number, 1 or more")
+    level = find_target(target)
+    out = Path(out) if out is not None else default_out(quantized.name, plan.name)
+    runs_here = cpu_features().issuperset(level.features)
+    arithmetic = Arithmetic(quantized, layer_bits, residual)
+    with atomic_directory(out) as directory:
+        manifest = compile_library(arithmetic, batch, level, threads, directory)
+        (directory / REFERENCE).mkdir()
+        digest = write_checkpoint(quantized, directory / REFERENCE)
+        manifest |= {
+            "plan": {**plan.to_json(), "name": plan.name, "model": quantized.name, "bits": layer_bits},
+            "provenance": provenance() | {"checkpoint_sha256": digest, "quantization": quantized.provenance},
+        }
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        if not runs_here and (verify or measure):
+            note(f"this machine cannot run {level.name}: built, neither verified nor measured")
+        layers, network = examine(directory, quantized, runs_here and verify, runs_here and measure,
+                                  labelled if runs_here else None)  # fmt: skip
+        manifest["measured"] = network
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    return Deployment(out, layers, network)
+
+
+def default_out(model: str, plan: str) -> Path:
+    return ARTIFACTS / re.sub(r"[^A-Za-z0-9_.-]", "-", f"{model}-{plan}")
+
+
+def examine(
+    directory: Path, quantized: "QuantizedModel", verify: bool, measure: bool, labelled: "Images | None"
+) -> tuple[list[dict], dict]:
+    """Verifies, times and scores a built artifact: the rows of its two tables."""
+    from hawqtvm.qnn.reference import float_logits
+    from hawqtvm.runtime import load
+    from hawqtvm.source import accuracy
+    from hawqtvm.verify import verify as verify_artifact
+
+    manifest = json.loads((directory / "manifest.json").read_text())
+    exact = {row.layer: True for row in verify_artifact(directory)} if verify else {}
+    network = {
+        "model": manifest["model"], "weights": manifest["weights"], "plan": manifest["plan"]["name"],
+        "batch": manifest["input"]["shape"][0], "threads": manifest["threads"], "target": manifest["target"]["name"],
+        "residual": manifest["residual"], "ms": None, "images_per_second": None, "weight_bytes": manifest["size"]["weights"],
+        "library_bytes": manifest["size"]["library"], "accuracy_float": None, "accuracy_int": None,
+        "exact": True if verify else None,
+    }  # fmt: skip
+    seconds = {}
+    if measure or labelled is not None:
+        model = load(directory)
+    if measure:
+        once = statistics.median(model.measure(repeats=3, warmup=1))
+        repeats = max(5, min(200, int(PROFILE_SECONDS / once)))
+        network["ms"] = 1e3 * statistics.median(model.measure(repeats=repeats, warmup=2))
+        network["images_per_second"] = 1e3 * model.batch / network["ms"]
+        codes = np.random.default_rng(0).integers(0, 256, model.input_shape, "uint8")
+        seconds = {name: statistics.median(s) for name, s in model.profile(codes, repeats).items()}
+    if labelled is not None:
+        network["accuracy_int"] = accuracy(model.run_all(labelled.images), labelled.labels)
+        parts = [float_logits(quantized, labelled.images[i : i + 64]) for i in range(0, len(labelled), 64)]
+        network["accuracy_float"] = accuracy(np.concatenate(parts), labelled.labels)
+    total = sum(seconds.values())
+    layers = [
+        {"name": k["name"], "op": k["op"], "shape": k["output"]["dims"], "bits": k["bits"], "schedule": k["schedule"],
+         "macs": k["macs"], "ms": 1e3 * seconds[k["name"]] if seconds else None,
+         "share": seconds[k["name"]] / total if seconds else None, "exact": exact.get(k["name"])}
+        for k in manifest["layers"]
+    ]  # fmt: skip
+    return layers, network
+
+
+def show(deployment: Deployment) -> str:
+    """The two tables: a row a layer, and the network."""
+
+    def cell(value, text: str = "{}") -> str:
+        return "-" if value is None else text.format(value)
+
+    rows = [
+        [r["name"], r["op"].removeprefix("qnn."), "x".join(map(str, r["shape"])), cell(r["bits"]), r["schedule"],
+         cell(r["ms"], "{:.3f}"), cell(r["share"] and 100 * r["share"], "{:.1f}%"), "yes" if r["exact"] else "-"]
+        for r in deployment.layers
+    ]  # fmt: skip
+    n = deployment.network
+    facts = [
+        ("model", n["model"] + ("" if n["weights"] == "trained" else f" ({n['weights']})")), ("plan", n["plan"]),
+        ("batch, threads", f"{n['batch']}, {n['threads']}"), ("target, residual", f"{n['target']}, {n['residual']}"),
+        ("latency", cell(n["ms"], "{:.3f} ms")), ("throughput", cell(n["images_per_second"], "{:.0f} images/s")),
+        ("weights", f"{n['weight_bytes'] / 1e6:.3f} MB"), ("library", f"{n['library_bytes'] / 1e6:.3f} MB"),
+        ("accuracy float / int", f"{cell(n['accuracy_float'], '{:.2f} %')} / {cell(n['accuracy_int'], '{:.2f} %')}"),
+        ("equal to PyTorch", "yes, every code of every tensor" if n["exact"] else "not verified"),
+        ("artifact", deployment.path),
+    ]  # fmt: skip
+    headers = ["layer", "operator", "shape", "bits", "schedule", "ms", "share", "exact?"]
+    return table(headers, rows) + "\n\n" + table(["network", ""], facts)
+
+
+def main(argv: Sequence[str] | None) -> int:
+    from hawqtvm.source import DEFAULT_MODEL, Source, add_options, from_options, labelled_images, quantize_source
+
+    parser = Parser("deploy", "Builds, verifies and measures an integer-only library from a model and a plan of bits.")
+    parser.add_argument("--bits", default="8", help="a plan.json, or 4 or 8 for all layers (default: %(default)s)")
+    add_options(parser)
+    parser.add_argument("--target", default="native", help="native, avx512-vnni, avx2 or x86-64 (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="images a call (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="default: the CPUs this process may use")
+    parser.add_argument("--residual", choices=RESIDUALS, default="int16", help="residual stream (default: %(default)s)")
+    parser.add_argument("--out", help="the artifact's directory (default: artifacts/<model>-<plan>)")
+    options = parser.parse_args(argv)
+    plan, source = load_plan(options.bits), from_options(options)
+    if source.model is None and not source.quantized:
+        source = Source(**{**vars(source), "model": plan.model or DEFAULT_MODEL})
+    elif source.model is not None:
+        plan.check_belongs(source.model, None)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", source.model or "")
+    cache = (Path(options.out).parent if options.out else ARTIFACTS) / f"{name}.checkpoint"
+    quantized, digest = quantize_source(source, None if source.quantized else cache)
+    result = deploy(quantized, plan, options.batch, options.out, target=options.target, threads=options.threads,
+                    residual=options.residual, labelled=labelled_images(source, quantized), checkpoint_sha256=digest)  # fmt: skip
+    if result.network["weights"] != "trained":
+        note(f"{result.network['model']}: {result.network['weights']}")
+    if options.json:
+        print_json({"artifact": str(result.path), "network": result.network, "layers": result.layers})
+    else:
+        print(show(result))
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

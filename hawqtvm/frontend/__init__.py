@@ -1,0 +1,1 @@
+"""From a user's model to the quantized graph's steps and folded float weights."""

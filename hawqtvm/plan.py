@@ -1,0 +1,71 @@
+"""A plan: which layer gets 4 bits and which 8, as ``plan.json`` or as a number for all."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hawqtvm.errors import BadInput
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``bits``: {layer: 4 or 8}, or the number that all layers take (the fixed ones stay at 8).
+
+    ``model``: the model the plan is for, if it says; ``checkpoint``: the sha256 of its quantized weights, if it says;
+    ``provenance``: whatever else the plan's author noted.
+    """
+
+    bits: dict[str, int] | int
+    name: str
+    model: str | None = None
+    checkpoint: str | None = None
+    provenance: dict = field(default_factory=dict)
+
+    def check_belongs(self, model: str, checkpoint: str | None) -> None:
+        """BadInput when the plan was made for another model, or for other quantized weights."""
+        if self.model not in (None, model):
+            raise BadInput(f"{self.name} is a plan for {self.model}, not for {model}; give --model {self.model} or another plan")
+        if self.checkpoint and checkpoint and self.checkpoint != checkpoint:
+            raise BadInput(f"{self.name} was made for a checkpoint with sha256 {self.checkpoint[:12]}..., this one is "
+                           f"{checkpoint[:12]}...; make the plan again or give its checkpoint")  # fmt: skip
+
+    def to_json(self) -> dict:
+        return {"version": VERSION, "model": self.model, "bits": self.bits, "checkpoint": self.checkpoint,
+                "provenance": self.provenance}  # fmt: skip
+
+
+def uniform(bits: int) -> Plan:
+    return Plan(bits, f"int{bits}")
+
+
+def load_plan(text: str) -> Plan:
+    """``"4"``, ``"8"`` or the path of a plan.json ``{"version": 1, "model": "...", "bits": {layer: 4 or 8}}``.
+
+    Raises BadInput: no such file, not JSON, another version, no bits, a value that is neither 4 nor 8.
+    """
+    if text.isdigit():
+        if text not in ("4", "8"):
+            raise BadInput(f"--bits {text}: bits must be 4 or 8, or the path of a plan.json")
+        return uniform(int(text))
+    path = Path(text)
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"no such plan: {path}; give a plan.json, 4 or 8") from None
+    except OSError as error:
+        raise BadInput(f"cannot read the plan {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not JSON ({error}): damaged or cut short; write the plan again") from None
+    if not isinstance(data, dict) or not isinstance(data.get("bits"), dict):
+        raise BadInput(f'{path} is not a plan: it needs {{"version": {VERSION}, "model": ..., "bits": {{layer: 4 or 8}}}}')
+    if data.get("version") != VERSION:
+        raise BadInput(f"{path} is a plan of version {data.get('version')!r}; this hawqtvm reads version {VERSION}")
+    for layer, bits in data["bits"].items():
+        if type(bits) is not int or bits not in (4, 8):
+            raise BadInput(f"{path}: layer {layer} has bits {bits!r}; bits must be 4 or 8")
+    for key in ("model", "checkpoint"):
+        if not isinstance(data.get(key), str | None):
+            raise BadInput(f"{path}: {key!r} must be a string, not {data[key]!r}")
+    return Plan(data["bits"], path.stem, data.get("model"), data.get("checkpoint"), data.get("provenance") or {})

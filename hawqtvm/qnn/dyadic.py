@@ -1,0 +1,36 @@
+"""Dyadic numbers ``b / 2**c``: the only way a scale enters the integer program (HAWQ-V3 eq. 4-5)."""
+
+import math
+
+import numpy as np
+
+from hawqtvm.errors import BadInput
+
+
+def dyadic(ratios: np.ndarray | float, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Positive float64 ``ratios`` -> int64 arrays ``(b, c)`` with ``b / 2**c`` nearest to each.
+
+    ``b`` is in [2**30, 2**31) and ``c`` in [1, 62], so the relative error is at most 2**-31 and the product with any
+    int32 fits an int64.  A ratio of exactly 1 becomes ``(2**30, 30)``, the identity.
+    Raises BadInput naming ``name`` when a ratio is not in [2**-32, 2**30).
+    """
+    ratios = np.asarray(ratios, "float64")
+    if not (np.isfinite(ratios).all() and (ratios >= 2.0**-32).all() and (ratios < 2.0**30).all()):
+        worst = float(ratios.ravel()[np.argmax(~((ratios >= 2.0**-32) & (ratios < 2.0**30)))])
+        raise BadInput(f"{name}: the rescaling factor {worst:g} has no dyadic number; check the layer's weights and ranges")
+    mantissa, exponent = np.frexp(ratios)
+    b = np.rint(np.ldexp(mantissa, 31)).astype("int64")
+    carry = b == 2**31
+    b = np.where(carry, 2**30, b)
+    return b, 31 - (exponent.astype("int64") + carry)
+
+
+def rescale(values: np.ndarray, b: np.ndarray | int, c: np.ndarray | int) -> np.ndarray:
+    """``(values * b + 2**(c-1)) >> c`` in int64: multiplication by ``b / 2**c``, rounded half up."""
+    b, c = np.asarray(b, "int64"), np.asarray(c, "int64")
+    return (np.asarray(values, "int64") * b + (np.int64(1) << (c - 1))) >> c
+
+
+def rescaled_bound(bound: int, b: int, c: int) -> int:
+    """An upper bound of ``abs(rescale(v, b, c))`` over ``abs(v) <= bound``."""
+    return math.ceil(bound * b / 2**c) + 1

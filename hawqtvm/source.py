@@ -1,0 +1,153 @@
+"""From what a command names (a model, a checkpoint, data) to a quantized model, reusing a result that is there."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hawqtvm.checkpoint import load_checkpoint, save_checkpoint
+from hawqtvm.console import Parser, note
+from hawqtvm.data import Images, load_images
+from hawqtvm.errors import BadInput
+from hawqtvm.files import sha256_file
+from hawqtvm.models import MODELS, RANDOM, TRAINED, LoadedModel, load_model, load_module
+from hawqtvm.qnn.model import QuantizedModel
+from hawqtvm.qnn.quantizers import METHODS
+from hawqtvm.quantize import quantize
+
+DEFAULT_MODEL = "digits"
+CALIBRATION_BATCH = 32
+CALIBRATION_IMAGES = 256
+SPEED_ONLY_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Source:
+    """``model``: a known name or ``module:callable``.  ``checkpoint``: float weights (a file) or a quantized checkpoint
+    (a directory).  ``data``: what :func:`hawqtvm.data.load_images` takes.  ``input_dims``: (C, H, W) of a user's model.
+    """
+
+    model: str | None = None
+    checkpoint: str | None = None
+    data: str | None = None
+    input_dims: tuple[int, int, int] | None = None
+    limit: int = CALIBRATION_IMAGES
+    activation_range: str = "mse"
+    weight_range: str = "mse"
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the checkpoint is a quantized one."""
+        return self.checkpoint is not None and Path(self.checkpoint).is_dir()
+
+
+def add_options(parser: Parser) -> None:
+    """The options that make a :class:`Source`."""
+    parser.add_argument("--model", help=f"{', '.join(MODELS)}, or your own as module:callable (default: {DEFAULT_MODEL})")
+    parser.add_argument("--checkpoint", help="float weights (.safetensors, .pt, .pth), or a quantized checkpoint's directory")
+    parser.add_argument("--data", help="images: digits, random, a .npz, or a folder (with a subfolder a class: labelled)")
+    parser.add_argument("--input", metavar="C,H,W", help="input shape of a model of your own")
+    parser.add_argument("--calibration-images", type=int, default=CALIBRATION_IMAGES, help="how many (default %(default)s)")
+    parser.add_argument("--activation-range", choices=METHODS, default="mse", help="default: %(default)s")
+    parser.add_argument("--weight-range", choices=METHODS, default="mse", help="default: %(default)s")
+
+
+def from_options(options) -> Source:
+    dims = None
+    if options.input:
+        parts = options.input.split(",")
+        if len(parts) != 3 or not all(p.isdigit() and int(p) for p in parts):
+            raise BadInput(f"--input {options.input}: give channels, height and width, as 3,224,224")
+        dims = tuple(int(p) for p in parts)
+    return Source(options.model, options.checkpoint, options.data, dims, options.calibration_images,
+                  options.activation_range, options.weight_range)  # fmt: skip
+
+
+def float_model(source: Source) -> LoadedModel:
+    """The float module a source names.  Raises BadInput when it cannot be made."""
+    name = source.model or DEFAULT_MODEL
+    if ":" not in name:
+        return load_model(name, source.checkpoint)
+    if source.input_dims is None:
+        raise BadInput(f"--input C,H,W is needed for a model of your own ({name})")
+    module = load_module(name)
+    if source.checkpoint is not None:
+        from hawqtvm.models import checkpoint as files
+
+        path = Path(source.checkpoint)
+        files.fill(module, files.read(path), path, name)
+    return LoadedModel(name, module, source.input_dims, TRAINED)
+
+
+def calibration_images(source: Source, model: LoadedModel) -> Images:
+    """The images to calibrate on: the digits' training split, the user's, or noise for a network of random weights."""
+    if source.data:
+        return load_images(source.data, model.input_shape, source.limit, split="train")
+    if model.name == DEFAULT_MODEL:
+        return load_images("digits", model.input_shape, source.limit, split="train")
+    if model.weights == RANDOM:
+        return load_images("random", model.input_shape, SPEED_ONLY_IMAGES)
+    raise BadInput(f"--data is needed to calibrate {model.name}: a folder of images or a .npz")
+
+
+def fingerprint(source: Source, model: LoadedModel) -> str:
+    """A hash of everything the quantized checkpoint depends on but the code."""
+    weights = {k: v.numpy() for k, v in model.module.state_dict().items()}
+    from hawqtvm.files import sha256_arrays
+
+    digest = hashlib.sha256(sha256_arrays(weights).encode())
+    data = source.data or ""
+    described = [model.name, model.input_shape, data, source.limit, source.activation_range, source.weight_range]
+    digest.update(json.dumps(described).encode())
+    path = Path(data)
+    if data and path.is_file():
+        digest.update(sha256_file(path).encode())
+    elif data and path.is_dir():
+        entries = sorted((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in path.rglob("*"))
+        digest.update(json.dumps(entries).encode())
+    return digest.hexdigest()
+
+
+def quantize_source(source: Source, cache: Path | None = None) -> tuple[QuantizedModel, str | None]:
+    """The quantized model a source names, and its weights' sha256 where it is on disk.
+
+    A quantized checkpoint is loaded.  Anything else is quantized, unless ``cache`` already holds the result of the same
+    model, weights, data and options; the result is kept there.
+    """
+    if source.quantized:
+        quantized, identity = load_checkpoint(source.checkpoint)
+        if source.model not in (None, quantized.name):
+            raise BadInput(f"{source.checkpoint} is a checkpoint of {quantized.name}, not of {source.model}")
+        return quantized, identity.sha256
+    model = float_model(source)
+    print_weights = fingerprint(source, model)
+    if cache is not None and (cache / "checkpoint.json").is_file():
+        try:
+            quantized, identity = load_checkpoint(cache)
+        except BadInput as error:
+            note(f"{error}; quantizing again")
+        else:
+            if quantized.provenance.get("fingerprint") == print_weights:
+                note(f"quantized already: {cache}")
+                return quantized, identity.sha256
+    images = calibration_images(source, model)
+    batches = [images.images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH)]
+    quantized = quantize(model.module, batches, model.name, source.activation_range, source.weight_range, {
+        "weights": model.weights, "calibration": images.name, "fingerprint": print_weights})  # fmt: skip
+    return quantized, save_checkpoint(quantized, cache) if cache is not None else None
+
+
+def labelled_images(source: Source, quantized: QuantizedModel) -> Images | None:
+    """Images with labels to measure accuracy on: the digits' test split or the user's; None where there are none."""
+    data = source.data or (DEFAULT_MODEL if quantized.name == DEFAULT_MODEL else None)
+    if data is None or quantized.provenance.get("weights") == RANDOM:
+        return None
+    images = load_images(data, quantized.graph.input_dims, split="test")
+    return images if images.labels is not None else None
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images whose largest logit is their label's, in percent."""
+    return 100.0 * float((logits.reshape(len(labels), -1).argmax(1) == labels).mean())

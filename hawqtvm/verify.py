@@ -1,0 +1,156 @@
+"""Stage 6: every quantized tensor of the running library against the PyTorch integer model, code by code."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hawqtvm.console import Parser, Progress, command, note, print_json, table
+from hawqtvm.errors import BadInput, CheckFailed
+from hawqtvm.qnn.formats import Format
+
+REFERENCE = "reference"  # the artifact's copy of its checkpoint
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tensor of the table.  ``drift``: normalized L2 of the fake-quantized model from the integer one, figure G.1."""
+
+    layer: str
+    tensor: str
+    code: str
+    shape: tuple[int, ...]
+    codes: int
+    wrong: int
+    first: str
+    drift: float
+
+
+def inputs(samples: np.ndarray, shape: tuple[int, int, int, int]) -> Iterator[np.ndarray]:
+    """Batches of uint8 codes: calibration images, uniform noise, and the extremes (all 0, all 255, a checkerboard)."""
+    batch, *dims = shape
+    noise = np.random.default_rng(0).integers(0, 256, (1, *dims), "uint8")
+    checker = (np.indices(dims).sum(0) % 2 * 255).astype("uint8")[None]
+    flat = [np.full((1, *dims), value, "uint8") for value in (0, 255)]
+    pool = np.concatenate([samples[:1], noise, checker, *flat, samples[1:]])
+    count = -(-min(len(pool), max(batch, 3)) // batch) * batch
+    pool = np.concatenate([pool] * -(-count // len(pool)))[:count]
+    yield from pool.reshape(-1, *shape)
+
+
+def first_difference(got: np.ndarray, expected: np.ndarray) -> str:
+    image, channel, y, x = (int(i) for i in np.argwhere(got != expected)[0])
+    return (f"image {image}, channel {channel}, at ({y}, {x}): the library has {int(got[image, channel, y, x])}, "
+            f"PyTorch has {int(expected[image, channel, y, x])}")  # fmt: skip
+
+
+def absorbed(arithmetic, tensor: str) -> bool:
+    """Whether the tensor is a requantization that changes nothing, which leaves no kernel."""
+    step = arithmetic.graph.step(tensor)
+    return step.op == "requantize" and arithmetic.tensors[tensor] == arithmetic.tensors[step.inputs[0]]
+
+
+def compare(model, arithmetic, codes: np.ndarray) -> list[Row]:
+    """One batch through the library and through PyTorch's integer and fake-quantized models, in execution order."""
+    from hawqtvm.qnn.reference import run_fake, run_integer
+
+    stored = model.trace(codes)
+    kernels = {k["tensor"]: k for k in model.manifest["layers"]}
+    rows = []
+    runs = zip(run_integer(arithmetic, codes), run_fake(arithmetic, codes), strict=True)
+    for (tensor, expected), (_, fake) in runs:
+        kernel, q = kernels.get(tensor), arithmetic.tensors[tensor]
+        if q is None or kernel is None and absorbed(arithmetic, tensor):
+            continue
+        if kernel is None:
+            raise CheckFailed(f"the library has no kernel for the tensor {tensor}; deploy again")
+        out = kernel["output"]
+        fmt = Format(out["code"], out["layout"], out["packed"])
+        got = fmt.load(stored[kernel["name"]], out["dims"][1]).astype("int64")
+        wrong = int((got != expected).sum())
+        real = (expected - q.zero_point) * q.scale
+        norm = float(np.linalg.norm(real))
+        drift = float(np.linalg.norm(fake.astype("float64") - real)) / norm if norm else 0.0
+        first = first_difference(got, expected) if wrong else ""
+        rows.append(Row(kernel["name"], tensor, q.code, tuple(out["dims"]), expected.size, wrong, first, drift))
+    return rows
+
+
+def merged(tables: list[list[Row]]) -> list[Row]:
+    """One table from one a batch: codes and mismatches added up, the first difference, the largest drift."""
+    result = []
+    for rows in zip(*tables, strict=True):
+        first = next((r.first for r in rows if r.first), "")
+        result.append(Row(rows[0].layer, rows[0].tensor, rows[0].code, rows[0].shape, sum(r.codes for r in rows),
+                          sum(r.wrong for r in rows), first, max(r.drift for r in rows)))  # fmt: skip
+    return result
+
+
+def verify(artifact: str | os.PathLike, images: np.ndarray | None = None) -> list[Row]:
+    """Compares every quantized tensor of an artifact, with its real fused kernels, with PyTorch's integer model.
+
+    ``images``: uint8 codes or float32 ``(n * batch, C, H, W)``; by default calibration images, noise and extremes.
+    Returns the layer table in execution order.  Raises CheckFailed, naming the first layer that differs with its
+    channel, coordinate and both values (the exception's ``rows`` are the table); BadInput for a damaged artifact.
+    """
+    from hawqtvm.checkpoint import load_checkpoint
+    from hawqtvm.qnn.model import Arithmetic
+    from hawqtvm.qnn.reference import quantize_input
+    from hawqtvm.runtime import load
+
+    model = load(artifact)
+    quantized, _ = load_checkpoint(Path(artifact) / REFERENCE)
+    arithmetic = Arithmetic(quantized, quantized.bits(model.manifest["plan"]["bits"]), model.manifest["residual"])
+    if images is None:
+        batches = list(inputs(quantized.samples, model.input_shape))
+    else:
+        codes = images if images.dtype == np.uint8 else quantize_input(arithmetic.tensors["input"], images)
+        if codes.shape[1:] != model.input_shape[1:] or not len(codes) or len(codes) % model.batch:
+            raise BadInput(f"images have shape {codes.shape}; the artifact takes a multiple of {model.input_shape}")
+        batches = list(codes.reshape(-1, *model.input_shape))
+    tables = []
+    with Progress("verify batch", len(batches)) as progress:
+        for batch in batches:
+            tables.append(compare(model, arithmetic, batch))
+            progress()
+    rows = merged(tables)
+    for row in rows:
+        if row.wrong:
+            failure = CheckFailed(f"layer {row.layer} is the first that differs ({row.wrong} of {row.codes} codes): {row.first}")
+            failure.rows = rows
+            raise failure
+    return rows
+
+
+def show(rows: list[Row]) -> str:
+    return table(
+        ["layer", "tensor", "code", "shape", "codes compared", "exact?", "fake-quant drift"],
+        [[r.layer, r.tensor, r.code, "x".join(map(str, r.shape)), r.codes, "NO" if r.wrong else "yes", f"{r.drift:.1e}"]
+         for r in rows],
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None) -> int:
+    parser = Parser("verify", "Compares every quantized tensor of an artifact with PyTorch's integer model.")
+    parser.add_argument("artifact", help="the directory deploy wrote")
+    options = parser.parse_args(argv)
+    try:
+        rows, error = verify(options.artifact), None
+    except CheckFailed as failure:
+        if not hasattr(failure, "rows"):
+            raise
+        rows, error = failure.rows, failure
+    if options.json:
+        print_json({"exact": error is None, "error": str(error) if error else None, "layers": [asdict(r) for r in rows]})
+    else:
+        print(show(rows))
+    if error:
+        raise error
+    note(f"all {sum(r.codes for r in rows)} codes of {len(rows)} tensors are equal")
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,30 @@
+"""The passes in their order: quantized graph in, module of scheduled integer kernels out."""
+
+from collections.abc import Callable
+
+import tvm
+
+from relay_passes.assign_bits import assign_bits
+from relay_passes.check import check
+from relay_passes.context import Context
+from relay_passes.dyadic import dyadic
+from relay_passes.emit import emit
+from relay_passes.fuse import fuse
+from relay_passes.layout import layout
+from relay_passes.pack import pack
+from relay_passes.schedule import Kernel, schedule
+
+# each maps a module and the context to a module that is well formed and still runs
+REWRITES = (assign_bits, dyadic, fuse, pack, layout)
+
+
+def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> tuple[tvm.IRModule, list[Kernel]]:
+    """Runs every pass; ``step(layer)`` is called as each kernel is built.  Raises CheckFailed where a proof fails."""
+    from hawqtvm.qnn.model import Arithmetic
+
+    eight = Arithmetic(context.arithmetic.model, context.arithmetic.model.bits(8), context.arithmetic.residual)
+    mod = emit(eight, context.batch)
+    for rewrite in REWRITES:
+        mod = rewrite(mod, context)
+    mod, kernels = schedule(mod, context, step)
+    return check(mod, context, kernels), kernels

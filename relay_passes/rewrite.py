@@ -1,0 +1,56 @@
+"""Rebuilding a Relax ``main`` binding by binding: what every pass of this folder is made with."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import tvm
+from tvm import ir, relax
+
+Visit = Callable[[relax.BlockBuilder, ir.Call, relax.Var], "relax.Expr | None"]
+
+
+def bindings(mod: tvm.IRModule) -> list:
+    """The bindings of main, in order."""
+    return [b for block in mod["main"].body.blocks for b in block.bindings]
+
+
+def uses(mod: tvm.IRModule) -> Counter:
+    """How many times main reads each variable."""
+    count = Counter()
+    for b in bindings(mod):
+        if isinstance(b.value, ir.Call):
+            count.update(a for a in b.value.args if isinstance(a, relax.Var))
+    count[mod["main"].body.body] += 1
+    return count
+
+
+def rebuild(mod: tvm.IRModule, visit: Visit) -> tvm.IRModule:
+    """A new main in which ``visit(builder, call with its new arguments, old variable)`` stands for each call.
+
+    ``visit`` may emit more through the builder.  It answers with an expression, or None for a call that a later one
+    will absorb.  Kernels that nothing calls any more disappear.
+    """
+    main = mod["main"]
+    others = {var: f for var, f in mod.functions.items() if var.name_hint != "main"}
+    bb = relax.BlockBuilder(tvm.IRModule(others))
+    new = {p: p for p in main.params}
+
+    def renamed(expr):
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([renamed(e) for e in expr.fields])
+        return new.get(expr, expr) if isinstance(expr, relax.Var) else expr
+
+    with bb.function("main", list(main.params)):
+        with bb.dataflow():
+            for binding in bindings(mod):
+                value = binding.value
+                if isinstance(value, ir.Call):
+                    value = ir.Call(value.op, [renamed(a) for a in value.args], value.attrs, value.ty_args)
+                    value = visit(bb, value, binding.var)
+                else:
+                    value = renamed(value)
+                if value is not None:
+                    new[binding.var] = value if isinstance(value, relax.Var) else bb.emit(value, binding.var.name)
+            out = bb.emit_output(renamed(main.body.body))
+        bb.emit_func_output(out)
+    return bb.get()

@@ -1,0 +1,82 @@
+"""Codes of an NCHW16c tensor between registers (int32x16, one vector a pixel and channel block) and memory."""
+
+from tvm import tirx
+
+from hawqtvm.qnn.formats import Format
+from schedules.cpu.intrin import LANES, bytes_to_words, codes_of_words, load, pick, splat, store, vector_lanes, view
+from schedules.cpu.requantize import clip
+
+
+def pixel_elements(format: Format) -> int:
+    """Elements of the storage that hold the 16 channels of one pixel."""
+    return 2 if format.packed else LANES
+
+
+def load_codes(buffer, pixel, format: Format):
+    """The 16 codes of a pixel as int32x16."""
+    at = pixel * pixel_elements(format)
+    if format.packed:
+        return codes_of_words(load(buffer, at, "int32x2")).astype("int32x16")
+    codes = load(buffer, at, f"{format.dtype}x16")
+    return codes if format.dtype == "int32" else codes.astype("int32x16")
+
+
+def store_codes(buffer, pixel, value, format: Format, lo: int, hi: int):
+    """Clip an int32x16 to lo..hi and write it as the codes of one pixel, on any x86."""
+    codes = clip(value, lo, hi)
+    if format.dtype != "int32":
+        codes = codes.astype("int16x16" if format.code == "int16" else "uint8x16")
+    elif format.packed:
+        codes = bytes_to_words(codes.astype("uint8x16"))
+    store(buffer, pixel * pixel_elements(format), codes)
+
+
+def store_run(buffer, pixel, values: list, format: Format, lo: int, hi: int):
+    """Clip and write the codes of neighbouring pixels with the saturating packs of AVX-512.
+
+    Four vectors become 64 bytes with three packs and one permutation, where a clip and a narrowing store of each
+    would take twelve: the packs saturate, so the clip to 0..255 or to int16 costs nothing.
+    """
+    step = {"int32": 1, "int16": 2}.get(format.code, 4)
+    for first in range(0, len(values), step):
+        group = values[first : first + step]
+        full = (group + group[-1:] * step)[:step]
+        codes = {1: _as_int32, 2: _as_int16, 4: _as_uint8}[step](full, lo, hi)
+        per_pixel = pixel_elements(format)
+        codes = bytes_to_words(codes) if format.packed else codes
+        store_first(buffer, (pixel + first) * per_pixel, codes, len(group) * per_pixel)
+
+
+def store_first(buffer, index, vector, count: int):
+    """Write the first ``count`` lanes, in powers of two."""
+    lanes = vector_lanes(vector)
+    done = 0
+    while done < count:
+        size = 1 << ((count - done).bit_length() - 1)
+        part = vector if size == lanes else pick([vector], list(range(done, done + size)))
+        store(buffer, index + done, part)
+        done += size
+
+
+def _as_int32(values, lo, hi):
+    return clip(values[0], lo, hi)
+
+
+def _as_int16(values, lo, hi):
+    packed = _pack("packssdw", "int16x32", *values)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    codes = view("int16x32", pick([view("int64x8", packed)], order))
+    return codes if (lo, hi) == (-(2**15), 2**15 - 1) else clip(codes, lo, hi)
+
+
+def _as_uint8(values, lo, hi):
+    halves = [_pack("packssdw", "int16x32", *pair) for pair in (values[:2], values[2:])]
+    packed = view("int32x16", _pack("packuswb", "uint8x64", *halves))
+    codes = view("uint8x64", pick([packed], [4 * (lane % 4) + lane // 4 for lane in range(LANES)]))
+    if hi < 255:
+        codes = tirx.min(codes, splat(hi, "uint8", 64))
+    return tirx.max(codes, splat(lo, "uint8", 64)) if lo > 0 else codes
+
+
+def _pack(name: str, dtype: str, a, b):
+    return tirx.call_llvm_pure_intrin(dtype, f"llvm.x86.avx512.{name}.512", a, b)

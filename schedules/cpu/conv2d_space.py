@@ -1,0 +1,106 @@
+"""The knobs of the direct convolution, which of them are legal, and an estimate of the cycles they take."""
+
+from dataclasses import dataclass
+
+from schedules.cpu.conv2d_geometry import Geometry, geometry
+from schedules.cpu.conv2d_staging import staged_size
+from schedules.workload import Conv2d
+
+REGISTERS = 28  # accumulators; the other four hold weights and the broadcast input
+LATENCY = 5  # cycles of a dot product whose accumulator is the next one's
+NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
+FAR_BYTES_PER_CYCLE = 6  # from beyond it
+ROW_TILES = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Config:
+    row_tile: int  # output rows of a register tile
+    col_tile: int  # output columns of a register tile
+    oc_tile: int  # blocks of 16 output channels of a register tile
+    rows: int  # output rows of a task
+    images: int  # images of a task
+    oc_groups: int  # groups of oc_tile blocks of a task
+
+
+def check(config: Config, geo: Geometry) -> str | None:
+    if config.row_tile * config.col_tile * config.oc_tile > REGISTERS:
+        return f"more than {REGISTERS} accumulators"
+    if config.col_tile > geo.out_width or config.row_tile > config.rows or config.rows > geo.out_height:
+        return "a tile is larger than the output"
+    if geo.batch % config.images:
+        return "images must divide the batch"
+    if geo.out_blocks % (config.oc_tile * config.oc_groups):
+        return "oc_tile * oc_groups must divide the output's channel blocks"
+    return None
+
+
+def space(geo: Geometry, threads: int) -> list[Config]:
+    """Register tiles within a quarter of the best, times the ways to cut the work into tasks."""
+    tiles = {tile: _tile_cycles(geo, *tile) for tile in _register_tiles(geo)}
+    good = [tile for tile, cost in tiles.items() if cost <= 1.25 * min(tiles.values())]
+    rows = {-(-geo.out_height // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
+    configs = []
+    for row_tile, col_tile, oc_tile in good:
+        groups = geo.out_blocks // oc_tile
+        shares = {groups // parts for parts in (1, threads, 2 * threads) if groups % parts == 0}
+        configs += [
+            Config(row_tile, col_tile, oc_tile, band, images, share)
+            for band in sorted(rows)
+            if band >= row_tile
+            for images in _divisors(geo.batch)
+            for share in sorted(shares)
+        ]
+    return configs
+
+
+def cycles(config: Config, workload: Conv2d, threads: int) -> float:
+    """Estimated cycles of the busiest thread on a core with two 512-bit dot products a cycle."""
+    geo = geometry(workload)
+    tile_columns = -(-geo.out_width // config.col_tile)
+    full, single = divmod(config.rows, config.row_tile)
+    step = full * _step(config.row_tile * config.col_tile, config.oc_tile)
+    step += single * _step(config.col_tile, config.oc_tile)
+    pixels = config.rows * tile_columns * config.col_tile
+    finish = 3.5 * pixels * config.oc_tile * (2 if workload.epilogue and workload.epilogue.residual else 1)
+    groups = config.oc_groups * config.images
+    compute = groups * (step * tile_columns * geo.taps * geo.words + finish + 20 * full * tile_columns)
+
+    group_bytes = geo.taps * geo.words * config.oc_tile * 64
+    unpack = config.oc_groups * group_bytes / 32 if workload.weight_bits == 4 else 0
+    weights = geo.out_blocks // config.oc_tile * group_bytes
+    held = config.images * geo.in_blocks * geo.staged_height(config.rows) * geo.staged_width * geo.pixel
+    staging = staged_size(geo, config.rows, config.images) / 12 if geo.staged else 0
+    far = config.oc_groups * group_bytes if weights > NEAR else 0  # weights leave the cache between two tasks
+    far += config.oc_groups * held if held > NEAR else held
+    task = compute + unpack + staging + far / FAR_BYTES_PER_CYCLE
+    bands = -(-geo.out_height // config.rows)
+    tasks = geo.batch // config.images * bands * (geo.out_blocks // config.oc_tile // config.oc_groups)
+    return -(-tasks // threads) * task
+
+
+def _register_tiles(geo: Geometry):
+    for oc_tile in _divisors(geo.out_blocks):
+        for row_tile in ROW_TILES:
+            most = REGISTERS // (oc_tile * row_tile)
+            if most < 1 or row_tile > geo.out_height:
+                continue
+            widest = -(-geo.out_width // -(-geo.out_width // most))  # as many columns as fit, evenly
+            if row_tile == 1 or widest == geo.out_width:
+                yield row_tile, widest, oc_tile
+
+
+def _tile_cycles(geo: Geometry, row_tile: int, col_tile: int, oc_tile: int) -> float:
+    """Cycles of one reduction step over the whole output."""
+    full, single = divmod(geo.out_height, row_tile)
+    rows = full * _step(row_tile * col_tile, oc_tile) + single * _step(col_tile, oc_tile)
+    return rows * -(-geo.out_width // col_tile) * (geo.out_blocks // oc_tile)
+
+
+def _step(pixels: int, oc_tile: int) -> float:
+    """Cycles of one reduction step of a register tile: dot products, their latency, or loads."""
+    return max(pixels * oc_tile / 2, LATENCY, (pixels + oc_tile) / 2)
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,124 @@
+"""Integer vectors of the CPU kernels: 512-bit loads, stores, dot products and 4-bit packing in TVM's tirx.
+
+Everything here is an expression or a statement of the :class:`IRBuilder` frame that is open.  Loops in Python unroll.
+"""
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+LANES = 16  # int32 lanes of a 512-bit vector, and the channels of an NCHW16c block
+NIBBLES = 0x0F0F0F0F
+
+
+def splat(value: int, dtype: str, lanes: int = LANES):
+    """``lanes`` copies of a constant."""
+    return tirx.Broadcast(tirx.const(value, dtype), lanes) if lanes > 1 else tirx.const(value, dtype)
+
+
+def view(dtype: str, value):
+    """The same bits as another vector type."""
+    return tirx.reinterpret(dtype, value)
+
+
+def pick(vectors: list, lanes: list[int]):
+    """The numbered lanes of the vectors laid end to end."""
+    copies = -(-len(lanes) // sum(vector_lanes(vector) for vector in vectors))  # tirx wants no fewer lanes than indices
+    return tirx.Shuffle(vectors * copies, lanes)
+
+
+def load(buffer, index, dtype: str):
+    """One vector from a flat buffer, ``index`` in elements of the buffer."""
+    return buffer.vload([index], dtype)
+
+
+def store(buffer, index, value):
+    """``buffer[index : index + lanes] = value``, ``index`` in elements of the flat buffer."""
+    lanes = vector_lanes(value)
+    at = tirx.const(index, "int32") if isinstance(index, int) else index
+    T.buffer_store(buffer, value, [tirx.Ramp(at, 1, lanes) if lanes > 1 else at])
+
+
+def vector_lanes(value) -> int:
+    name = str(value.ty.dtype)
+    return int(name.rpartition("x")[2]) if "x" in name else 1
+
+
+def flat(buffer):
+    """A one-dimensional view of an argument."""
+    size = 1
+    for extent in buffer.shape:
+        size *= int(extent)
+    return T.decl_buffer((size,), buffer.dtype, data=buffer.data, align=64, layout=None)
+
+
+def scratch(size: int, dtype: str):
+    """Memory of the running thread; below 1 KB it is on the stack, where LLVM turns it into registers."""
+    return T.alloc_buffer((size,), dtype, align=64, layout=None)
+
+
+def argument(name: str, shape: tuple[int, ...], dtype: str):
+    """A kernel argument and nothing known of its strides but that it is dense and 64-byte aligned."""
+    return T.arg(name, T.buffer(shape, dtype, align=64, layout=None))
+
+
+def chunks(size: int, most: int, emit):
+    """``emit(offset, lanes)`` over ``size`` elements, ``most`` at a time and the rest in powers of two."""
+    if size >= most:
+        with T.serial(size // most) as chunk:
+            emit(chunk * most, most)
+    done = size // most * most
+    while done < size:
+        lanes = 1 << ((size - done).bit_length() - 1)
+        emit(done, lanes)
+        done += lanes
+
+
+def task_loop(count: int):
+    """A loop over ``count`` independent tasks, on all threads if there are several."""
+    return T.parallel(count) if count > 1 else T.serial(count)
+
+
+def broadcast_word(buffer, index):
+    """The four bytes at ``index`` of a uint8 buffer in every 32-bit lane, as uint8x64."""
+    word = view("int32", buffer.vload([index], "uint8x4"))
+    return view("uint8x64", tirx.Broadcast(word, LANES))
+
+
+def dot4(acc, x, w):
+    """``acc[l] + sum_j x[4l+j] * w[4l+j]``, x uint8x64, w int8x64, wrapping int32x16 (vpdpbusd)."""
+    return tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, x, w)
+
+
+def words_to_bytes(words):
+    """int32 words of eight nibbles -> uint8 lanes, each word as its nibbles 0 2 4 6 then 1 3 5 7 (no byte shuffle)."""
+    lanes = 2 * vector_lanes(words)
+    twice = pick([words], [lane // 2 for lane in range(lanes)])
+    odd = tirx.Ramp(tirx.const(0, "int32"), 1, lanes) & splat(1, "int32", lanes)
+    shifted = twice >> (odd << splat(2, "int32", lanes))
+    return view(f"uint8x{4 * lanes}", shifted & splat(NIBBLES, "int32", lanes))
+
+
+WORD_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the nibbles of a word as `words_to_bytes` lays them out
+
+
+def signed_nibbles(packed):
+    """int32x16 -> (low, high) nibbles of its 64 bytes, two int8x64 of -8..7."""
+    halves = (packed, packed >> splat(4, "int32"))
+    eight = splat(8, "int8", 64)
+    return [(view("int8x64", half & splat(NIBBLES, "int32")) ^ eight) - eight for half in halves]
+
+
+def bytes_to_words(codes):
+    """uint8 lanes of 0..15, a multiple of 8 -> int32 lanes, eight codes a word, element 0 in the low bits."""
+    lanes = vector_lanes(codes)
+    pairs = view(f"uint16x{lanes // 2}", codes)
+    nibbles = (pairs | (pairs >> splat(4, "uint16", lanes // 2))).astype(f"uint8x{lanes // 2}")
+    return view(f"int32x{lanes // 8}", nibbles)
+
+
+def codes_of_words(words):
+    """int32 lanes -> uint8 lanes, eight times as many, in the order of their channels."""
+    lanes = vector_lanes(words)
+    packed = view(f"uint8x{4 * lanes}", words)
+    low, high = packed & splat(15, "uint8", 4 * lanes), packed >> splat(4, "uint8", 4 * lanes)
+    return pick([low, high], [lane // 2 + (lane % 2) * 4 * lanes for lane in range(8 * lanes)])

@@ -1,0 +1,123 @@
+"""The fallback: any workload in any format on any processor, slower and equally exact.
+
+The tensor expressions of :mod:`schedules.compute`, with the outer loops parallel and the width innermost where a sum
+runs, so that LLVM vectorizes it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import te, tirx
+
+from hawqtvm.qnn.packing import pack_words
+from schedules import compute
+from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, MaxPool2d, Reformat
+
+NAME = "portable"
+
+
+@dataclass(frozen=True)
+class Config:
+    """``parallel``: give the outer loops to threads."""
+
+    parallel: bool = True
+
+
+def formats(workload) -> tuple:
+    """Takes and gives whatever there is."""
+    return None
+
+
+def check(config: Config, workload) -> str | None:
+    return None
+
+
+def space(workload, threads: int) -> list[Config]:
+    return [Config(True), Config(False)]
+
+
+def default(workload, threads: int) -> Config:
+    return Config(threads > 1)
+
+
+def constants(config: Config, workload, weight, bias, b=None, c=None) -> list[np.ndarray]:
+    """Weights int8, or words of eight along the input channels at 4 bits; bias, b, c as they are."""
+    if workload.weight_bits == 4:
+        pad = [(0, 0)] * weight.ndim
+        pad[1] = (0, -weight.shape[1] % 8)
+        weight = pack_words(np.pad(weight, pad), 1)
+    return [a for a in (weight, bias, b, c) if a is not None]
+
+
+def placeholder(fmt, dims, name: str) -> te.Tensor:
+    return te.placeholder(fmt.shape(dims), fmt.dtype, name=name)
+
+
+def layer(workload: Conv2d | Dense) -> list[te.Tensor]:
+    """Arguments and, last, the result."""
+    window = workload.kernel if isinstance(workload, Conv2d) else ()
+    inputs = workload.in_channels // (workload.groups if isinstance(workload, Conv2d) else 1)
+    x = placeholder(workload.x, workload.x_dims, "x")
+    packed = workload.weight_bits == 4
+    shape = (workload.out_channels, -(-inputs // 8) if packed else inputs, *window)
+    weight = te.placeholder(shape, "int32" if packed else "int8", name="weight")
+    bias, b, c = (te.placeholder((workload.out_channels,), "int32", name=n) for n in ("bias", "b", "c"))
+    total = (compute.conv2d_sum if window else compute.dense_sum)(workload, x, weight, bias)
+    epilogue = workload.epilogue
+    if epilogue is None:
+        return [x, weight, bias, total]
+    operands = [(lambda *at: total[at], 0, compute.channel_rescale(b, c))]
+    arguments = [x, weight, bias, b, c]
+    if epilogue.residual is not None:
+        r = epilogue.residual
+        arguments.append(placeholder(r.format, workload.out_dims, "residual"))
+        operands.append((compute.reader(arguments[-1], r.format), r.zero_point, compute.scalar_rescale(r.b, r.c)))
+    codes = compute.rescaled_codes(operands, workload.out_dims, epilogue.zero_point, epilogue.lo, epilogue.hi)
+    return [*arguments, compute.write(lambda *at: codes[at], workload.out_dims, epilogue.out)]
+
+
+def elementwise(workload: Elementwise) -> list[te.Tensor]:
+    arguments = [placeholder(o.format, workload.dims, f"x{i}") for i, o in enumerate(workload.operands)]
+    operands = [(compute.reader(x, o.format), o.zero_point, compute.scalar_rescale(o.b, o.c))
+                for x, o in zip(arguments, workload.operands, strict=True)]  # fmt: skip
+    codes = compute.rescaled_codes(operands, workload.dims, workload.zero_point, workload.lo, workload.hi)
+    return [*arguments, compute.write(lambda *at: codes[at], workload.dims, workload.out)]
+
+
+def pool(workload: MaxPool2d | AvgPool2d) -> list[te.Tensor]:
+    x = placeholder(workload.x, workload.dims, "x")
+    if isinstance(workload, MaxPool2d):
+        codes, out = compute.max_pool2d(workload, x), workload.x
+    else:
+        total, out = compute.avg_pool2d_sum(workload, x), workload.out
+        scale = compute.scalar_rescale(workload.b, workload.c)
+        codes = compute.rescaled_codes([(lambda *at: total[at], 0, scale)], workload.out_dims,
+                                       workload.zero_point, workload.lo, workload.hi)  # fmt: skip
+    return [x, compute.write(lambda *at: codes[at], workload.out_dims, out)]
+
+
+def moved(workload: Concat | Reformat) -> list[te.Tensor]:
+    dims = workload.operands if isinstance(workload, Concat) else (workload.dims,)
+    arguments = [placeholder(workload.x, d, f"x{i}") for i, d in enumerate(dims)]
+    code = compute.concat([compute.reader(x, workload.x) for x in arguments], dims)
+    return [*arguments, compute.write(code, workload.out_dims, workload.out)]
+
+
+BODIES = {Conv2d: layer, Dense: layer, Elementwise: elementwise, MaxPool2d: pool, AvgPool2d: pool,
+          Concat: moved, Reformat: moved}  # fmt: skip
+
+
+def build(config: Config, workload) -> tirx.PrimFunc:
+    """The workload's kernel; arguments as its docstring says."""
+    sch = tvm.s_tir.Schedule(te.create_prim_func(BODIES[type(workload)](workload)))
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        loops = sch.get_loops(block)
+        kinds = [str(sch.get(block).iter_vars[i].iter_type) for i in range(len(loops))]
+        reduction = [loop for loop, kind in zip(loops, kinds, strict=True) if kind != "0"]
+        spatial = [loop for loop in loops if loop not in reduction]
+        if reduction and len(spatial) == 4:
+            sch.reorder(*spatial[:3], *reduction, spatial[3])
+        if config.parallel:
+            sch.parallel(sch.fuse(*spatial[: min(2, len(spatial))]))
+    return sch.mod["main"].with_attr("tirx.noalias", True)

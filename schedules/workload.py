@@ -1,0 +1,196 @@
+"""What a kernel must compute: the workloads a schedule answers to.  All are frozen, hash and print.
+
+Activations are logical ``(N, C, H, W)`` tensors of integer codes in a :class:`~hawqtvm.qnn.formats.Format`.
+"""
+
+from dataclasses import dataclass
+
+from hawqtvm.qnn.formats import Format
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """An operand of an addition, or the fused residual: ``((q - zero_point) * b + 2**(c-1)) >> c``."""
+
+    format: Format
+    zero_point: int
+    b: int
+    c: int
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """From an int32 accumulator (bias included) to an output code, HAWQ-V3 eq. 4, 5 and 7.
+
+    ``y = clip(((acc * b + 2**(c-1)) >> c) [+ residual] + zero_point, lo, hi)``; ``b`` and ``c`` are int32 constants
+    of one number for each output channel; ``min_shift`` is the least ``c``, known when the kernel is built.
+    """
+
+    out: Format
+    zero_point: int
+    lo: int
+    hi: int
+    min_shift: int
+    residual: Rescaled | None = None
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """Kernel arguments: ``x, *constants, [residual], out``; ``constants`` are what the schedule makes of
+    weights ``(O, C/groups, KH, KW)`` int8, bias ``(O,)`` int32 and the epilogue's ``b``, ``c`` ``(O,)`` int32.
+
+    Without an epilogue the int32 accumulators leave as ``Format("int32")``.  Padding writes ``x_zero_point``;
+    its share of the sum is already in the bias.
+    """
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]  # top, left, bottom, right
+    dilation: tuple[int, int]
+    groups: int
+    x: Format
+    x_zero_point: int
+    weight_bits: int
+    epilogue: Epilogue | None = None
+
+    @property
+    def x_dims(self) -> tuple[int, int, int, int]:
+        return (self.batch, self.in_channels, self.height, self.width)
+
+    @property
+    def out_dims(self) -> tuple[int, int, int, int]:
+        top, left, bottom, right = self.padding
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        oh = (self.height + top + bottom - reach[0]) // self.strides[0] + 1
+        ow = (self.width + left + right - reach[1]) // self.strides[1] + 1
+        return (self.batch, self.out_channels, oh, ow)
+
+    @property
+    def macs(self) -> int:
+        n, o, h, w = self.out_dims
+        return n * o * h * w * self.kernel[0] * self.kernel[1] * self.in_channels // self.groups
+
+
+@dataclass(frozen=True)
+class Dense:
+    """``(N, C, 1, 1) x (O, C) -> (N, O, 1, 1)``; arguments as :class:`Conv2d`, weights ``(O, C)`` int8."""
+
+    batch: int
+    in_channels: int
+    out_channels: int
+    x: Format
+    weight_bits: int
+    epilogue: Epilogue | None = None
+
+    @property
+    def x_dims(self) -> tuple[int, int, int, int]:
+        return (self.batch, self.in_channels, 1, 1)
+
+    @property
+    def out_dims(self) -> tuple[int, int, int, int]:
+        return (self.batch, self.out_channels, 1, 1)
+
+    @property
+    def macs(self) -> int:
+        return self.batch * self.in_channels * self.out_channels
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Requantize (one operand) or residual add (two): ``clip(sum of rescaled operands + zero_point, lo, hi)``.
+
+    Kernel arguments: ``*operands, out``.
+    """
+
+    dims: tuple[int, int, int, int]
+    operands: tuple[Rescaled, ...]
+    out: Format
+    zero_point: int
+    lo: int
+    hi: int
+
+    @property
+    def out_dims(self) -> tuple[int, int, int, int]:
+        return self.dims
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """Maximum of codes; padding never wins.  Kernel arguments: ``x, out``; both in format ``x``."""
+
+    dims: tuple[int, int, int, int]
+    x: Format
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def out_dims(self) -> tuple[int, int, int, int]:
+        n, c, h, w = self.dims
+        top, left, bottom, right = self.padding
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        oh = (h + top + bottom - reach[0]) // self.strides[0] + 1
+        ow = (w + left + right - reach[1]) // self.strides[1] + 1
+        return (n, c, oh, ow)
+
+
+@dataclass(frozen=True)
+class AvgPool2d:
+    """int32 sum of ``q - x_zero_point`` (padding adds nothing), then ``b / 2**c`` with 1/n folded in, zero point, clip.
+
+    Kernel arguments: ``x, out``.  Every window divides by the same n = KH * KW.
+    """
+
+    dims: tuple[int, int, int, int]
+    x: Format
+    x_zero_point: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    b: int
+    c: int
+    out: Format
+    zero_point: int
+    lo: int
+    hi: int
+
+    @property
+    def out_dims(self) -> tuple[int, int, int, int]:
+        n, c, h, w = self.dims
+        top, left, bottom, right = self.padding
+        oh = (h + top + bottom - self.kernel[0]) // self.strides[0] + 1
+        ow = (w + left + right - self.kernel[1]) // self.strides[1] + 1
+        return (n, c, oh, ow)
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Tensors of one format joined along the channels.  Kernel arguments: ``*operands, out``."""
+
+    operands: tuple[tuple[int, int, int, int], ...]
+    x: Format
+    out: Format
+
+    @property
+    def out_dims(self) -> tuple[int, int, int, int]:
+        n, _, h, w = self.operands[0]
+        return (n, sum(dims[1] for dims in self.operands), h, w)
+
+
+@dataclass(frozen=True)
+class Reformat:
+    """The same codes in another layout, or packed, or unpacked.  Kernel arguments: ``x, out``."""
+
+    dims: tuple[int, int, int, int]
+    x: Format
+    out: Format
+
+    @property
+    def out_dims(self) -> tuple[int, int, int, int]:
+        return self.dims

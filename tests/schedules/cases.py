@@ -1,0 +1,69 @@
+"""Hypothesis strategies of workloads, formats and values with the extremes that break kernels."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from hawqtvm.qnn.formats import Format
+from schedules.workload import Epilogue, Rescaled
+
+WIDE = 2**24  # int32 codes are clipped to this
+BLOCKED = "NCHW16c"
+INPUTS = [Format("uint8", BLOCKED), Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)]
+OUTPUTS = [*INPUTS, Format("int16", BLOCKED), Format("int32", BLOCKED)]
+VALUES = ("random", "most and least", "most and most", "alternating", "ends")
+
+
+def code_limits(format: Format) -> tuple[int, int]:
+    return (-WIDE, WIDE) if format.code == "int32" else format.limits
+
+
+def fill(rng, kind: str, low: int, high: int, shape, other: bool = False) -> np.ndarray:
+    """Integers of low..high; ``other`` is the second factor of a product."""
+    if kind == "most and least":
+        return np.full(shape, low if other else high)
+    if kind == "most and most":
+        return np.full(shape, high)
+    if kind == "alternating":
+        return np.where(np.indices(shape).sum(0) % 2 == 0, low, high)
+    if kind == "ends":
+        return rng.choice([low, high], shape)
+    return rng.integers(low, high + 1, shape)
+
+
+@st.composite
+def rescaled(draw, formats) -> Rescaled:
+    format = draw(st.sampled_from(formats))
+    low, high = format.limits
+    zero = 0 if format.code == "int32" else draw(st.integers(max(low, -300), min(high, 300)))
+    return Rescaled(format, zero, draw(multipliers()), draw(st.integers(24, 40)))
+
+
+def multipliers():
+    """``b``: its ends, the one that makes exact halves, and any."""
+    return st.one_of(st.sampled_from([2**30, 2**31 - 1]), st.integers(2**30, 2**31 - 1))
+
+
+@st.composite
+def epilogues(draw, outputs=tuple(OUTPUTS)) -> Epilogue | None:
+    if draw(st.integers(0, 7)) == 0:
+        return None
+    out = draw(st.sampled_from(outputs))
+    low, high = code_limits(out)
+    lo = draw(st.sampled_from([low, low + 3]))
+    hi = draw(st.sampled_from([high, high - 2]))
+    zero = draw(st.sampled_from([0, 0, 3]))
+    residual = draw(st.none() | rescaled([f for f in OUTPUTS if f.layout == out.layout]))
+    return Epilogue(out, zero, lo, hi, draw(st.sampled_from([24, 31, 32, 33, 34, 38])), residual)
+
+
+def layer_constants(draw, rng, epilogue: Epilogue | None, weight: np.ndarray, most: int, kind: str):
+    """Bias, ``b`` and ``c``; the bias brings accumulators near +-2**30 when asked, never past int32."""
+    out_channels = weight.shape[0]
+    reach = int(np.abs(weight.astype("int64")).reshape(out_channels, -1).sum(1).max(initial=0)) * most
+    extent = draw(st.sampled_from([0, 1000, 2**30 - reach]))
+    bias = fill(rng, kind if kind in ("random", "ends") else "random", -extent, extent, out_channels).astype("int32")
+    if epilogue is None:
+        return bias, None, None
+    b = np.where(rng.random(out_channels) < 0.3, 2**30, rng.integers(2**30, 2**31, out_channels)).astype("int32")
+    c = rng.integers(epilogue.min_shift, min(epilogue.min_shift + draw(st.sampled_from([1, 6, 40])), 63), out_channels)
+    return bias, b, c.astype("int32")
