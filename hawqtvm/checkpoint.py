@@ -27,11 +27,6 @@ class Identity:
     sha256: str
 
 
-def pack_flat(codes: np.ndarray) -> np.ndarray:
-    flat = codes.reshape(-1)
-    return pack_words(np.pad(flat, (0, -flat.size % 8)), 0)
-
-
 def unpack_flat(words: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return unpack_words(words, 0, signed=True)[: int(np.prod(shape))].reshape(shape)
 
@@ -50,13 +45,18 @@ def write_checkpoint(model: QuantizedModel, directory: Path) -> str:
     for name, layer in model.layers.items():
         tensors |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
         tensors |= {f"{name}.scale{bits}": scale for bits, scale in layer.scales.items()}
-        tensors |= {f"{name}.codes8": layer.codes[8], f"{name}.codes4": pack_flat(layer.codes[4])}
+        tensors |= {f"{name}.codes8": layer.codes[8], f"{name}.codes4": pack_words(layer.codes[4].reshape(-1), 0)}
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, directory / WEIGHTS)
     digest = sha256_file(directory / WEIGHTS)
     manifest = {
-        "format": FORMAT, "version": VERSION, "model": model.name, "weights_sha256": digest,
-        "graph": model.graph.to_json(), "ranges": model.ranges, "provenance": model.provenance,
-    }  # fmt: skip
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model.name,
+        "weights_sha256": digest,
+        "graph": model.graph.to_json(),
+        "ranges": model.ranges,
+        "provenance": model.provenance,
+    }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return digest
 
@@ -76,17 +76,24 @@ def load_checkpoint(path: str | Path) -> tuple[QuantizedModel, Identity]:
         raise BadInput(f"{weights} is missing; quantize the model again")
     digest = sha256_file(weights)
     if digest != manifest.get("weights_sha256"):
-        raise BadInput(f"{weights} is damaged or truncated (its hash is not the one in {MANIFEST}); quantize the model again")
+        raise BadInput(
+            f"{weights} is damaged or truncated (its hash is not the one in {MANIFEST}); quantize the model again"
+        )
     try:
         tensors = load_file(weights)
         graph = Graph.from_json(manifest["graph"])
         layers = {}
         for step in graph.layers:
-            stored = {key: tensors[f"{step.name}.{key}"] for key in ("weight", "bias", "codes8", "codes4", "scale4", "scale8")}
+            stored = {
+                key: tensors[f"{step.name}.{key}"] for key in ("weight", "bias", "codes8", "codes4", "scale4", "scale8")
+            }
             codes = {8: stored["codes8"], 4: unpack_flat(stored["codes4"], stored["weight"].shape)}
-            layers[step.name] = LayerWeights(stored["weight"], stored["bias"], codes,
-                                             {4: stored["scale4"], 8: stored["scale8"]})  # fmt: skip
-        ranges = {t: {code: (float(s), int(z)) for code, (s, z) in codes.items()} for t, codes in manifest["ranges"].items()}
+            layers[step.name] = LayerWeights(
+                stored["weight"], stored["bias"], codes, {4: stored["scale4"], 8: stored["scale8"]}
+            )
+        ranges = {
+            t: {code: (float(s), int(z)) for code, (s, z) in codes.items()} for t, codes in manifest["ranges"].items()
+        }
         model = QuantizedModel(manifest["model"], graph, layers, ranges, tensors["samples"], manifest["provenance"])
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise BadInput(f"{path} is damaged ({error}); quantize the model again") from None

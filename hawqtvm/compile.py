@@ -53,11 +53,16 @@ def kernel_row(kernel: Kernel) -> dict:
     """A kernel's entry in the manifest."""
     out = kernel.out
     return {
-        "name": kernel.layer if kernel.op in LAYER_OPS else kernel.tensor, "kernel": kernel.name, "op": kernel.op,
-        "tensor": kernel.tensor, "bits": kernel.bits, "schedule": kernel.choice.name, "config": str(kernel.choice.config),
+        "name": kernel.layer if kernel.op in LAYER_OPS else kernel.tensor,
+        "kernel": kernel.name,
+        "op": kernel.op,
+        "tensor": kernel.tensor,
+        "bits": kernel.bits,
+        "schedule": kernel.choice.name,
+        "config": str(kernel.choice.config),
         "macs": getattr(kernel.choice.workload, "macs", 0),
         "output": {"code": out.code, "layout": out.layout, "packed": out.packed, "dims": list(kernel.dims)},
-    }  # fmt: skip
+    }
 
 
 def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, directory: Path) -> dict:
@@ -76,18 +81,35 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
     quantization, output = arithmetic.tensors["input"], arithmetic.tensors[graph.output.name]
     channels, height, width = graph.output.dims
     return {
-        "format": KIND, "version": VERSION, "model": arithmetic.model.name,
+        "format": KIND,
+        "version": VERSION,
+        "model": arithmetic.model.name,
         "weights": arithmetic.model.provenance.get("weights", "trained"),
-        "library": LIBRARY, "library_sha256": sha256_file(library),
-        "target": {"name": target.name, "mcpu": target.mcpu, "mattr": list(target.mattr), "features": list(target.features)},
-        "threads": threads, "residual": arithmetic.residual,
-        "input": {"shape": [batch, *graph.input_dims], "dtype": "uint8", "scale": quantization.scale,
-                  "zero_point": quantization.zero_point},
-        "output": {"shape": [batch, channels, *([height, width] if (height, width) != (1, 1) else [])], "dtype": "int32",
-                   "scale": output.scale, "zero_point": output.zero_point},
+        "library": LIBRARY,
+        "library_sha256": sha256_file(library),
+        "target": {
+            "name": target.name,
+            "mcpu": target.mcpu,
+            "mattr": list(target.mattr),
+            "features": list(target.features),
+        },
+        "threads": threads,
+        "residual": arithmetic.residual,
+        "input": {
+            "shape": [batch, *graph.input_dims],
+            "dtype": "uint8",
+            "scale": quantization.scale,
+            "zero_point": quantization.zero_point,
+        },
+        "output": {
+            "shape": [batch, channels, *([height, width] if (height, width) != (1, 1) else [])],
+            "dtype": "int32",
+            "scale": output.scale,
+            "zero_point": output.zero_point,
+        },
         "layers": [kernel_row(k) for k in kernels],
         "size": {"weights": weight_bytes(arithmetic), "library": library.stat().st_size},
-    }  # fmt: skip
+    }
 
 
 def weight_bytes(arithmetic: Arithmetic) -> int:
@@ -98,10 +120,14 @@ def weight_bytes(arithmetic: Arithmetic) -> int:
 def provenance() -> dict:
     """Where, when and with what something was built."""
     return {
-        "hawqtvm": hawqtvm.__version__, "tvm": version("apache-tvm"), "torch": version("torch"),
-        "python": platform.python_version(), "cpu": cpu_name(), "cores": os.cpu_count(),
+        "hawqtvm": hawqtvm.__version__,
+        "tvm": version("apache-tvm"),
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
         "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }  # fmt: skip
+    }
 
 
 def cpu_name() -> str:
@@ -110,4 +136,6 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

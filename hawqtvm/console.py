@@ -15,7 +15,7 @@ def note(message: str) -> None:
 
 
 class Progress:
-    """``with Progress("compile", total) as step: step(name)``: one line rewritten on a terminal, sparse lines elsewhere."""
+    """``with Progress("compile", 9) as step: step(name)``: a line rewritten on a terminal, sparse lines elsewhere."""
 
     def __init__(self, what: str, total: int | None = None):
         self.what, self.total, self.done, self.shown = what, total, 0, 0.0
@@ -42,8 +42,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns; numbers to the right."""
     cells = [[str(c) for c in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    numeric = [all(r[i].lstrip("-").replace(".", "", 1).rstrip("%x").isdigit() or r[i] in ("", "-") for r in cells)
-               for i in range(len(headers))]  # fmt: skip
+    numeric = [
+        all(r[i].lstrip("-").replace(".", "", 1).rstrip("%x").isdigit() or r[i] in ("", "-") for r in cells)
+        for i in range(len(headers))
+    ]
 
     def line(row: Sequence[str]) -> str:
         return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()

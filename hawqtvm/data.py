@@ -130,16 +130,20 @@ def _normalise(pixels: np.ndarray, what: str) -> np.ndarray:
     if channels == 3:
         mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         return (scaled - mean) / std
-    raise BadInput(f"{what}: 8-bit pixels of {channels} channels have no known normalisation; "
-                   "save float32 images that are normalised already in a .npz")
+    raise BadInput(
+        f"{what}: 8-bit pixels of {channels} channels have no known normalisation; "
+        "save float32 images that are normalised already in a .npz"
+    )
 
 
 def _from_npz(path: Path, input_shape: tuple[int, int, int], limit: int | None) -> Images:
     try:
         with np.load(path, allow_pickle=False) as file:
             if "images" not in file:
-                raise BadInput(f"{path} holds {', '.join(file) or 'nothing'} but no array 'images': "
-                               "save it with numpy.savez(path, images=..., labels=...)")
+                raise BadInput(
+                    f"{path} holds {', '.join(file) or 'nothing'} but no array 'images': "
+                    "save it with numpy.savez(path, images=..., labels=...)"
+                )
             images = file["images"]
             labels = file.get("labels")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -178,12 +182,15 @@ def _check_memory(count: int, input_shape: tuple[int, int, int], what: str) -> N
     each = 4 * math.prod(input_shape)
     allowed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
     if count * each > allowed:
-        raise BadInput(f"{what}: {count} images take {count * each / 1e9:.0f} GB of memory, more than this machine "
-                       f"should give; set a limit of at most {allowed // each} images")
+        raise BadInput(
+            f"{what}: {count} images take {count * each / 1e9:.0f} GB of memory, more than this machine "
+            f"should give; set a limit of at most {allowed // each} images"
+        )
 
 
 def _list_folder(folder: Path) -> tuple[list[Path], np.ndarray | None]:
     """The image files in sorted order, and each one's class number if the folder has one subfolder a class."""
+
     def images_in(where: Path) -> list[Path]:
         return sorted(p for p in where.iterdir() if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
 
@@ -196,8 +203,9 @@ def _list_folder(folder: Path) -> tuple[list[Path], np.ndarray | None]:
     if flat:
         return flat, None
     if not labelled:
-        raise BadInput(f"{folder} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there, "
-                       "or one subfolder for each class")
+        raise BadInput(
+            f"{folder} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there, or one subfolder for each class"
+        )
     return [file for file, _ in labelled], np.array([number for _, number in labelled], np.int64)
 
 

@@ -41,10 +41,19 @@ class Deployment(os.PathLike):
 
 
 def deploy(
-    quantized: "QuantizedModel", bits: "dict[str, int] | int | Plan" = 8, batch: int = 1, out: str | os.PathLike | None = None,
-    *, target: str = "native", threads: int | None = None, residual: str = "int16", verify: bool = True,
-    measure: bool = True, labelled: "Images | None" = None, checkpoint_sha256: str | None = None,
-) -> Deployment:  # fmt: skip
+    quantized: "QuantizedModel",
+    bits: "dict[str, int] | int | Plan" = 8,
+    batch: int = 1,
+    out: str | os.PathLike | None = None,
+    *,
+    target: str = "native",
+    threads: int | None = None,
+    residual: str = "int16",
+    verify: bool = True,
+    measure: bool = True,
+    labelled: "Images | None" = None,
+    checkpoint_sha256: str | None = None,
+) -> Deployment:
     """Compiles a quantized model under a plan into the directory ``out`` and proves and measures what it built.
 
     ``bits``: 8, 4, {layer: 4 or 8} (layers not named take 8) or a Plan.  ``threads``: what the kernels are shaped for
@@ -84,8 +93,9 @@ def deploy(
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
         if not runs_here and (verify or measure):
             note(f"this machine cannot run {level.name}: built, neither verified nor measured")
-        layers, network = examine(directory, quantized, runs_here and verify, runs_here and measure,
-                                  labelled if runs_here else None)  # fmt: skip
+        layers, network = examine(
+            directory, quantized, runs_here and verify, runs_here and measure, labelled if runs_here else None
+        )
         manifest["measured"] = network
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return Deployment(out, layers, network)
@@ -107,12 +117,21 @@ def examine(
     manifest = json.loads((directory / "manifest.json").read_text())
     exact = {row.layer: True for row in verify_artifact(directory)} if verify else {}
     network = {
-        "model": manifest["model"], "weights": manifest["weights"], "plan": manifest["plan"]["name"],
-        "batch": manifest["input"]["shape"][0], "threads": manifest["threads"], "target": manifest["target"]["name"],
-        "residual": manifest["residual"], "ms": None, "images_per_second": None, "weight_bytes": manifest["size"]["weights"],
-        "library_bytes": manifest["size"]["library"], "accuracy_float": None, "accuracy_int": None,
+        "model": manifest["model"],
+        "weights": manifest["weights"],
+        "plan": manifest["plan"]["name"],
+        "batch": manifest["input"]["shape"][0],
+        "threads": manifest["threads"],
+        "target": manifest["target"]["name"],
+        "residual": manifest["residual"],
+        "ms": None,
+        "images_per_second": None,
+        "weight_bytes": manifest["size"]["weights"],
+        "library_bytes": manifest["size"]["library"],
+        "accuracy_float": None,
+        "accuracy_int": None,
         "exact": True if verify else None,
-    }  # fmt: skip
+    }
     seconds = {}
     if measure or labelled is not None:
         model = load(directory)
@@ -129,11 +148,19 @@ def examine(
         network["accuracy_float"] = accuracy(np.concatenate(parts), labelled.labels)
     total = sum(seconds.values())
     layers = [
-        {"name": k["name"], "op": k["op"], "shape": k["output"]["dims"], "bits": k["bits"], "schedule": k["schedule"],
-         "macs": k["macs"], "ms": 1e3 * seconds[k["name"]] if seconds else None,
-         "share": seconds[k["name"]] / total if seconds else None, "exact": exact.get(k["name"])}
+        {
+            "name": k["name"],
+            "op": k["op"],
+            "shape": k["output"]["dims"],
+            "bits": k["bits"],
+            "schedule": k["schedule"],
+            "macs": k["macs"],
+            "ms": 1e3 * seconds[k["name"]] if seconds else None,
+            "share": seconds[k["name"]] / total if seconds else None,
+            "exact": exact.get(k["name"]),
+        }
         for k in manifest["layers"]
-    ]  # fmt: skip
+    ]
     return layers, network
 
 
@@ -144,20 +171,32 @@ def show(deployment: Deployment) -> str:
         return "-" if value is None else text.format(value)
 
     rows = [
-        [r["name"], r["op"].removeprefix("qnn."), "x".join(map(str, r["shape"])), cell(r["bits"]), r["schedule"],
-         cell(r["ms"], "{:.3f}"), cell(r["share"] and 100 * r["share"], "{:.1f}%"), "yes" if r["exact"] else "-"]
+        [
+            r["name"],
+            r["op"].removeprefix("qnn."),
+            "x".join(map(str, r["shape"])),
+            cell(r["bits"]),
+            r["schedule"],
+            cell(r["ms"], "{:.3f}"),
+            cell(r["share"] and 100 * r["share"], "{:.1f}%"),
+            "yes" if r["exact"] else "-",
+        ]
         for r in deployment.layers
-    ]  # fmt: skip
+    ]
     n = deployment.network
     facts = [
-        ("model", n["model"] + ("" if n["weights"] == "trained" else f" ({n['weights']})")), ("plan", n["plan"]),
-        ("batch, threads", f"{n['batch']}, {n['threads']}"), ("target, residual", f"{n['target']}, {n['residual']}"),
-        ("latency", cell(n["ms"], "{:.3f} ms")), ("throughput", cell(n["images_per_second"], "{:.0f} images/s")),
-        ("weights", f"{n['weight_bytes'] / 1e6:.3f} MB"), ("library", f"{n['library_bytes'] / 1e6:.3f} MB"),
+        ("model", n["model"] + ("" if n["weights"] == "trained" else f" ({n['weights']})")),
+        ("plan", n["plan"]),
+        ("batch, threads", f"{n['batch']}, {n['threads']}"),
+        ("target, residual", f"{n['target']}, {n['residual']}"),
+        ("latency", cell(n["ms"], "{:.3f} ms")),
+        ("throughput", cell(n["images_per_second"], "{:.0f} images/s")),
+        ("weights", f"{n['weight_bytes'] / 1e6:.3f} MB"),
+        ("library", f"{n['library_bytes'] / 1e6:.3f} MB"),
         ("accuracy float / int", f"{cell(n['accuracy_float'], '{:.2f} %')} / {cell(n['accuracy_int'], '{:.2f} %')}"),
         ("equal to PyTorch", "yes, every code of every tensor" if n["exact"] else "not verified"),
         ("artifact", deployment.path),
-    ]  # fmt: skip
+    ]
     headers = ["layer", "operator", "shape", "bits", "schedule", "ms", "share", "exact?"]
     return table(headers, rows) + "\n\n" + table(["network", ""], facts)
 
@@ -182,8 +221,17 @@ def main(argv: Sequence[str] | None) -> int:
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", source.model or "")
     cache = (Path(options.out).parent if options.out else ARTIFACTS) / f"{name}.checkpoint"
     quantized, digest = quantize_source(source, None if source.quantized else cache)
-    result = deploy(quantized, plan, options.batch, options.out, target=options.target, threads=options.threads,
-                    residual=options.residual, labelled=labelled_images(source, quantized), checkpoint_sha256=digest)  # fmt: skip
+    result = deploy(
+        quantized,
+        plan,
+        options.batch,
+        options.out,
+        target=options.target,
+        threads=options.threads,
+        residual=options.residual,
+        labelled=labelled_images(source, quantized),
+        checkpoint_sha256=digest,
+    )
     if result.network["weights"] != "trained":
         note(f"{result.network['model']}: {result.network['weights']}")
     if options.json:

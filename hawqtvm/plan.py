@@ -26,14 +26,23 @@ class Plan:
     def check_belongs(self, model: str, checkpoint: str | None) -> None:
         """BadInput when the plan was made for another model, or for other quantized weights."""
         if self.model not in (None, model):
-            raise BadInput(f"{self.name} is a plan for {self.model}, not for {model}; give --model {self.model} or another plan")
+            raise BadInput(
+                f"{self.name} is a plan for {self.model}, not for {model}; give --model {self.model} or another plan"
+            )
         if self.checkpoint and checkpoint and self.checkpoint != checkpoint:
-            raise BadInput(f"{self.name} was made for a checkpoint with sha256 {self.checkpoint[:12]}..., this one is "
-                           f"{checkpoint[:12]}...; make the plan again or give its checkpoint")  # fmt: skip
+            raise BadInput(
+                f"{self.name} was made for a checkpoint with sha256 {self.checkpoint[:12]}..., this one is "
+                f"{checkpoint[:12]}...; make the plan again or give its checkpoint"
+            )
 
     def to_json(self) -> dict:
-        return {"version": VERSION, "model": self.model, "bits": self.bits, "checkpoint": self.checkpoint,
-                "provenance": self.provenance}  # fmt: skip
+        return {
+            "version": VERSION,
+            "model": self.model,
+            "bits": self.bits,
+            "checkpoint": self.checkpoint,
+            "provenance": self.provenance,
+        }
 
 
 def uniform(bits: int) -> Plan:
@@ -59,7 +68,9 @@ def load_plan(text: str) -> Plan:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON ({error}): damaged or cut short; write the plan again") from None
     if not isinstance(data, dict) or not isinstance(data.get("bits"), dict):
-        raise BadInput(f'{path} is not a plan: it needs {{"version": {VERSION}, "model": ..., "bits": {{layer: 4 or 8}}}}')
+        raise BadInput(
+            f'{path} is not a plan: it needs {{"version": {VERSION}, "model": ..., "bits": {{layer: 4 or 8}}}}'
+        )
     if data.get("version") != VERSION:
         raise BadInput(f"{path} is a plan of version {data.get('version')!r}; this hawqtvm reads version {VERSION}")
     for layer, bits in data["bits"].items():

@@ -17,9 +17,13 @@ SMALLEST_SCALE = 2.0**-20
 
 
 def quantize(
-    module, batches: Iterable, name: str = "model", activation_range: str = "mse", weight_range: str = "mse",
+    module,
+    batches: Iterable,
+    name: str = "model",
+    activation_range: str = "mse",
+    weight_range: str = "mse",
     provenance: dict | None = None,
-) -> QuantizedModel:  # fmt: skip
+) -> QuantizedModel:
     """Quantizes a ``torch.nn.Module`` after training.
 
     ``batches``: float32 arrays or tensors ``(N, C, H, W)``, as the module takes them; their shape is the model's.
@@ -53,10 +57,21 @@ def quantize(
             progress(step.name)
     for warning in warnings:
         note(f"warning: {warning}")
-    model = QuantizedModel(name, graph, layers, ranges, np.empty(0, "uint8"), {
-        "weights": "trained", "activation_range": activation_range, "weight_range": weight_range,
-        "calibration_images": sum(len(b) for b in batches), "warnings": warnings,
-    } | (provenance or {}))  # fmt: skip
+    model = QuantizedModel(
+        name,
+        graph,
+        layers,
+        ranges,
+        np.empty(0, "uint8"),
+        {
+            "weights": "trained",
+            "activation_range": activation_range,
+            "weight_range": weight_range,
+            "calibration_images": sum(len(b) for b in batches),
+            "warnings": warnings,
+        }
+        | (provenance or {}),
+    )
     model.samples = quantize_input(Quantization("uint8", *ranges["input"]["uint8"]), first[:SAMPLES])
     return model
 
@@ -84,7 +99,9 @@ def quantize_layer(
 def main(argv: Sequence[str] | None) -> int:
     from hawqtvm.source import add_options, from_options, quantize_source
 
-    parser = Parser("quantize", "Quantizes a trained model: folds batch norm, calibrates, keeps 4- and 8-bit parameters.")
+    parser = Parser(
+        "quantize", "Quantizes a trained model: folds batch norm, calibrates, keeps 4- and 8-bit parameters."
+    )
     add_options(parser)
     parser.add_argument("--out", required=True, help="directory of the quantized checkpoint")
     options = parser.parse_args(argv)
@@ -97,14 +114,28 @@ def main(argv: Sequence[str] | None) -> int:
     rows = []
     for step in model.graph.layers:
         layer = model.layers[step.name]
-        error = {bits: np.square(layer.codes[bits] * layer.scales[bits].reshape(-1, *[1] * (layer.weight.ndim - 1))
-                                 - layer.weight).sum() for bits in (4, 8)}  # fmt: skip
+        error = {
+            bits: np.square(
+                layer.codes[bits] * layer.scales[bits].reshape(-1, *[1] * (layer.weight.ndim - 1)) - layer.weight
+            ).sum()
+            for bits in (4, 8)
+        }
         power = max(float(np.square(layer.weight).sum()), 1e-30)
-        rows.append([step.name, "x".join(map(str, layer.weight.shape)), *(f"{(error[b] / power) ** 0.5:.4f}" for b in (4, 8))])
-    summary = {"model": model.name, "checkpoint": options.out, "sha256": digest, "tied": model.graph.tied(),
-               "fixed": model.graph.fixed(), "provenance": model.provenance}  # fmt: skip
+        rows.append(
+            [step.name, "x".join(map(str, layer.weight.shape)), *(f"{(error[b] / power) ** 0.5:.4f}" for b in (4, 8))]
+        )
+    summary = {
+        "model": model.name,
+        "checkpoint": options.out,
+        "sha256": digest,
+        "tied": model.graph.tied(),
+        "fixed": model.graph.fixed(),
+        "provenance": model.provenance,
+    }
     if options.json:
-        print_json(summary | {"layers": [dict(zip(("name", "shape", "error4", "error8"), r, strict=True)) for r in rows]})
+        print_json(
+            summary | {"layers": [dict(zip(("name", "shape", "error4", "error8"), r, strict=True)) for r in rows]}
+        )
     else:
         print(table(["layer", "weight", "error at 4 bits", "at 8 bits"], rows))
         print(f"\n{model.name} ({model.provenance['weights']}): checkpoint {options.out}, weights sha256 {digest[:12]}")

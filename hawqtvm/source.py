@@ -45,11 +45,19 @@ class Source:
 
 def add_options(parser: Parser) -> None:
     """The options that make a :class:`Source`."""
-    parser.add_argument("--model", help=f"{', '.join(MODELS)}, or your own as module:callable (default: {DEFAULT_MODEL})")
-    parser.add_argument("--checkpoint", help="float weights (.safetensors, .pt, .pth), or a quantized checkpoint's directory")
-    parser.add_argument("--data", help="images: digits, random, a .npz, or a folder (with a subfolder a class: labelled)")
+    parser.add_argument(
+        "--model", help=f"{', '.join(MODELS)}, or your own as module:callable (default: {DEFAULT_MODEL})"
+    )
+    parser.add_argument(
+        "--checkpoint", help="float weights (.safetensors, .pt, .pth), or a quantized checkpoint's directory"
+    )
+    parser.add_argument(
+        "--data", help="images: digits, random, a .npz, or a folder (with a subfolder a class: labelled)"
+    )
     parser.add_argument("--input", metavar="C,H,W", help="input shape of a model of your own")
-    parser.add_argument("--calibration-images", type=int, default=CALIBRATION_IMAGES, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--calibration-images", type=int, default=CALIBRATION_IMAGES, help="how many (default %(default)s)"
+    )
     parser.add_argument("--activation-range", choices=METHODS, default="mse", help="default: %(default)s")
     parser.add_argument("--weight-range", choices=METHODS, default="mse", help="default: %(default)s")
 
@@ -61,8 +69,15 @@ def from_options(options) -> Source:
         if len(parts) != 3 or not all(p.isdigit() and int(p) for p in parts):
             raise BadInput(f"--input {options.input}: give channels, height and width, as 3,224,224")
         dims = tuple(int(p) for p in parts)
-    return Source(options.model, options.checkpoint, options.data, dims, options.calibration_images,
-                  options.activation_range, options.weight_range)  # fmt: skip
+    return Source(
+        options.model,
+        options.checkpoint,
+        options.data,
+        dims,
+        options.calibration_images,
+        options.activation_range,
+        options.weight_range,
+    )
 
 
 def float_model(source: Source) -> LoadedModel:
@@ -134,8 +149,14 @@ def quantize_source(source: Source, cache: Path | None = None) -> tuple[Quantize
                 return quantized, identity.sha256
     images = calibration_images(source, model)
     batches = [images.images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH)]
-    quantized = quantize(model.module, batches, model.name, source.activation_range, source.weight_range, {
-        "weights": model.weights, "calibration": images.name, "fingerprint": print_weights})  # fmt: skip
+    quantized = quantize(
+        model.module,
+        batches,
+        model.name,
+        source.activation_range,
+        source.weight_range,
+        {"weights": model.weights, "calibration": images.name, "fingerprint": print_weights},
+    )
     return quantized, save_checkpoint(quantized, cache) if cache is not None else None
 
 

@@ -42,8 +42,10 @@ def inputs(samples: np.ndarray, shape: tuple[int, int, int, int]) -> Iterator[np
 
 def first_difference(got: np.ndarray, expected: np.ndarray) -> str:
     image, channel, y, x = (int(i) for i in np.argwhere(got != expected)[0])
-    return (f"image {image}, channel {channel}, at ({y}, {x}): the library has {int(got[image, channel, y, x])}, "
-            f"PyTorch has {int(expected[image, channel, y, x])}")  # fmt: skip
+    return (
+        f"image {image}, channel {channel}, at ({y}, {x}): the library has {int(got[image, channel, y, x])}, "
+        f"PyTorch has {int(expected[image, channel, y, x])}"
+    )
 
 
 def absorbed(arithmetic, tensor: str) -> bool:
@@ -83,8 +85,18 @@ def merged(tables: list[list[Row]]) -> list[Row]:
     result = []
     for rows in zip(*tables, strict=True):
         first = next((r.first for r in rows if r.first), "")
-        result.append(Row(rows[0].layer, rows[0].tensor, rows[0].code, rows[0].shape, sum(r.codes for r in rows),
-                          sum(r.wrong for r in rows), first, max(r.drift for r in rows)))  # fmt: skip
+        result.append(
+            Row(
+                rows[0].layer,
+                rows[0].tensor,
+                rows[0].code,
+                rows[0].shape,
+                sum(r.codes for r in rows),
+                sum(r.wrong for r in rows),
+                first,
+                max(r.drift for r in rows),
+            )
+        )
     return result
 
 
@@ -118,7 +130,9 @@ def verify(artifact: str | os.PathLike, images: np.ndarray | None = None) -> lis
     rows = merged(tables)
     for row in rows:
         if row.wrong:
-            failure = CheckFailed(f"layer {row.layer} is the first that differs ({row.wrong} of {row.codes} codes): {row.first}")
+            failure = CheckFailed(
+                f"layer {row.layer} is the first that differs ({row.wrong} of {row.codes} codes): {row.first}"
+            )
             failure.rows = rows
             raise failure
     return rows
@@ -127,9 +141,19 @@ def verify(artifact: str | os.PathLike, images: np.ndarray | None = None) -> lis
 def show(rows: list[Row]) -> str:
     return table(
         ["layer", "tensor", "code", "shape", "codes compared", "exact?", "fake-quant drift"],
-        [[r.layer, r.tensor, r.code, "x".join(map(str, r.shape)), r.codes, "NO" if r.wrong else "yes", f"{r.drift:.1e}"]
-         for r in rows],
-    )  # fmt: skip
+        [
+            [
+                r.layer,
+                r.tensor,
+                r.code,
+                "x".join(map(str, r.shape)),
+                r.codes,
+                "NO" if r.wrong else "yes",
+                f"{r.drift:.1e}",
+            ]
+            for r in rows
+        ],
+    )
 
 
 def main(argv: Sequence[str] | None) -> int:
@@ -143,7 +167,9 @@ def main(argv: Sequence[str] | None) -> int:
             raise
         rows, error = failure.rows, failure
     if options.json:
-        print_json({"exact": error is None, "error": str(error) if error else None, "layers": [asdict(r) for r in rows]})
+        print_json(
+            {"exact": error is None, "error": str(error) if error else None, "layers": [asdict(r) for r in rows]}
+        )
     else:
         print(show(rows))
     if error:

@@ -29,9 +29,13 @@ def parse_format(text: str) -> Format:
 
 
 def make(**values: Any) -> ir.Attrs:
-    return ir.make_node("ir.DictAttrs", **{
-        k: format_text(v) if isinstance(v, Format) else list(v) if isinstance(v, tuple) else v for k, v in values.items()
-    })  # fmt: skip
+    return ir.make_node(
+        "ir.DictAttrs",
+        **{
+            k: format_text(v) if isinstance(v, Format) else list(v) if isinstance(v, tuple) else v
+            for k, v in values.items()
+        },
+    )
 
 
 def plain(value: Any) -> Any:
@@ -80,8 +84,22 @@ def epilogue(call: ir.Call, a: dict) -> Epilogue | None:
 def conv2d(call: ir.Call) -> Conv2d:
     a = read(call)
     n, c, h, w = a["x_dims"]
-    return Conv2d(n, c, h, w, a["channels"], a["kernel"], a["strides"], a["padding"], a["dilation"], a["groups"],
-                  a["x"], a["x_zero_point"], a["bits"], epilogue(call, a))  # fmt: skip
+    return Conv2d(
+        n,
+        c,
+        h,
+        w,
+        a["channels"],
+        a["kernel"],
+        a["strides"],
+        a["padding"],
+        a["dilation"],
+        a["groups"],
+        a["x"],
+        a["x_zero_point"],
+        a["bits"],
+        epilogue(call, a),
+    )
 
 
 def dense(call: ir.Call) -> Dense:
@@ -94,8 +112,10 @@ def elementwise(call: ir.Call) -> Elementwise:
     a = read(call)
     count = len(a["x_formats"])
     numbers = [int(constant(n).item()) for n in call.args[count:]]
-    operands = tuple(Rescaled(parse_format(f), z, b, c) for f, z, b, c in
-                     zip(a["x_formats"], a["x_zero_points"], numbers[::2], numbers[1::2], strict=True))  # fmt: skip
+    operands = tuple(
+        Rescaled(parse_format(f), z, b, c)
+        for f, z, b, c in zip(a["x_formats"], a["x_zero_points"], numbers[::2], numbers[1::2], strict=True)
+    )
     return Elementwise(a["x_dims"], operands, a["out"], a["zero_point"], a["lo"], a["hi"])
 
 
@@ -107,8 +127,20 @@ def max_pool2d(call: ir.Call) -> MaxPool2d:
 def avg_pool2d(call: ir.Call) -> AvgPool2d:
     a = read(call)
     b, c = (int(constant(n).item()) for n in call.args[1:])
-    return AvgPool2d(a["x_dims"], a["x"], a["x_zero_point"], a["kernel"], a["strides"], a["padding"], b, c,
-                     a["out"], a["zero_point"], a["lo"], a["hi"])  # fmt: skip
+    return AvgPool2d(
+        a["x_dims"],
+        a["x"],
+        a["x_zero_point"],
+        a["kernel"],
+        a["strides"],
+        a["padding"],
+        b,
+        c,
+        a["out"],
+        a["zero_point"],
+        a["lo"],
+        a["hi"],
+    )
 
 
 def concat(call: ir.Call) -> Concat:
@@ -123,10 +155,17 @@ def reformat(call: ir.Call) -> Reformat:
 
 
 WORKLOADS = {
-    "qnn.conv2d": conv2d, "qnn.dense": dense, "qnn.requantize": elementwise, "qnn.add": elementwise,
-    "qnn.max_pool2d": max_pool2d, "qnn.avg_pool2d": avg_pool2d, "qnn.concat": concat,
-    "qnn.pack": reformat, "qnn.unpack": reformat, "qnn.layout_transform": reformat,
-}  # fmt: skip
+    "qnn.conv2d": conv2d,
+    "qnn.dense": dense,
+    "qnn.requantize": elementwise,
+    "qnn.add": elementwise,
+    "qnn.max_pool2d": max_pool2d,
+    "qnn.avg_pool2d": avg_pool2d,
+    "qnn.concat": concat,
+    "qnn.pack": reformat,
+    "qnn.unpack": reformat,
+    "qnn.layout_transform": reformat,
+}
 
 
 def workload(call: ir.Call):

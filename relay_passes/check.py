@@ -29,9 +29,13 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
 
     def holds_data(expr) -> bool:
         found = []
-        tvm_ffi.structural_walk(expr, [
-            (ir.TensorLoad, lambda node: found.append(node) and None),
-            (ir.Var, lambda node: found.append(node) and None if node in data else None)])  # fmt: skip
+        tvm_ffi.structural_walk(
+            expr,
+            [
+                (ir.TensorLoad, lambda node: found.append(node) and None),
+                (ir.Var, lambda node: found.append(node) and None if node in data else None),
+            ],
+        )
         return bool(found)
 
     def bind(node) -> None:
@@ -89,7 +93,9 @@ def check_overflow(arithmetic: Arithmetic) -> dict[str, int]:
         p = arithmetic.parameters(step)
         bounds[step.name] = bound = sum_bound(arithmetic, step)
         if bound >= INT32:
-            raise CheckFailed(f"{step.name}: its int32 accumulator can reach {bound}; an input this large could overflow")
+            raise CheckFailed(
+                f"{step.name}: its int32 accumulator can reach {bound}; an input this large could overflow"
+            )
         if p.out is None:
             continue
         reach = abs(p.out.zero_point)

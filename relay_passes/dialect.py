@@ -48,7 +48,9 @@ def out_dims(expr: ir.Call) -> tuple[int, int, int, int]:
     if name == "qnn.conv2d":
         return attributes.conv2d(expr).out_dims
     if name in ("qnn.max_pool2d", "qnn.avg_pool2d"):
-        return MaxPool2d(a["x_dims"], a["x"], a["kernel"], a["strides"], a["padding"], a.get("dilation", (1, 1))).out_dims
+        return MaxPool2d(
+            a["x_dims"], a["x"], a["kernel"], a["strides"], a["padding"], a.get("dilation", (1, 1))
+        ).out_dims
     if name == "qnn.concat":
         n, _, h, w = a["x_dims"]
         return (n, sum(a["branches"]), h, w)
@@ -78,8 +80,9 @@ def rescaled_body(expr: ir.Call, tensors: list[te.Tensor]) -> te.Tensor:
     """requantize, add and avg_pool2d, whose rescales may still be real numbers."""
     a = attributes.read(expr)
     if expr.op.name == "qnn.avg_pool2d":
-        pool = AvgPool2d(a["x_dims"], a["x"], a["x_zero_point"], a["kernel"], a["strides"], a["padding"],
-                         0, 0, a["out"], 0, 0, 0)  # fmt: skip
+        pool = AvgPool2d(
+            a["x_dims"], a["x"], a["x_zero_point"], a["kernel"], a["strides"], a["padding"], 0, 0, a["out"], 0, 0, 0
+        )
         total = compute.avg_pool2d_sum(pool, tensors[0])
         operands = [(lambda *at: total[at], 0, *rescales(tensors[1:]))]
     else:
@@ -94,7 +97,9 @@ def rescaled_body(expr: ir.Call, tensors: list[te.Tensor]) -> te.Tensor:
 def legalize(bb: relax.BlockBuilder, expr: ir.Call) -> ir.Call:
     a, name = attributes.read(expr), expr.op.name
     if name in ("qnn.requantize", "qnn.add", "qnn.avg_pool2d"):
-        tensors = [te.placeholder([int(d) for d in x.ty.shape], str(x.ty.dtype), name=f"x{i}") for i, x in enumerate(expr.args)]
+        tensors = [
+            te.placeholder([int(d) for d in x.ty.shape], str(x.ty.dtype), name=f"x{i}") for i, x in enumerate(expr.args)
+        ]
         body = [*tensors, rescaled_body(expr, tensors)]
     else:
         workload = attributes.workload(expr)

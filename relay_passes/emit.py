@@ -39,25 +39,73 @@ def operators(arithmetic: Arithmetic, batch: int, step: Step) -> list[Operator]:
     clip = {} if p.out is None else {"out": out, "zero_point": p.out.zero_point, "lo": p.lo, "hi": p.hi}
     if step.op in LAYERS:
         place = window | {"dilation": step.dilation, "groups": step.groups} if step.op == "conv2d" else {}
-        layer = Operator(f"qnn.{step.op}", step.inputs, (p.weight, p.bias), names | place | {
-            "x_dims": dims[0], "x": formats[0], "x_zero_point": p.in_zero_points[0], "channels": step.dims[0],
-            "bits": p.bits, "out": Format("int32")})  # fmt: skip
+        layer = Operator(
+            f"qnn.{step.op}",
+            step.inputs,
+            (p.weight, p.bias),
+            names
+            | place
+            | {
+                "x_dims": dims[0],
+                "x": formats[0],
+                "x_zero_point": p.in_zero_points[0],
+                "channels": step.dims[0],
+                "bits": p.bits,
+                "out": Format("int32"),
+            },
+        )
         if p.out is None:
             return [layer]
-        return [layer, Operator("qnn.requantize", ("",), ratios, names | clip | {
-            "x_dims": (batch, *step.dims), "x_formats": ["int32.NCHW"], "x_zero_points": [0]})]  # fmt: skip
+        return [
+            layer,
+            Operator(
+                "qnn.requantize",
+                ("",),
+                ratios,
+                names | clip | {"x_dims": (batch, *step.dims), "x_formats": ["int32.NCHW"], "x_zero_points": [0]},
+            ),
+        ]
     if step.op in ("requantize", "add"):
-        return [Operator(f"qnn.{step.op}", step.inputs, ratios, names | clip | {
-            "x_dims": dims[0], "x_formats": [f"{f.code}.{f.layout}" for f in formats],
-            "x_zero_points": list(p.in_zero_points)})]  # fmt: skip
+        return [
+            Operator(
+                f"qnn.{step.op}",
+                step.inputs,
+                ratios,
+                names
+                | clip
+                | {
+                    "x_dims": dims[0],
+                    "x_formats": [f"{f.code}.{f.layout}" for f in formats],
+                    "x_zero_points": list(p.in_zero_points),
+                },
+            )
+        ]
     if step.op == "avg_pool2d":
-        return [Operator("qnn.avg_pool2d", step.inputs, ratios, names | clip | window | {
-            "x_dims": dims[0], "x": formats[0], "x_zero_point": p.in_zero_points[0]})]  # fmt: skip
+        return [
+            Operator(
+                "qnn.avg_pool2d",
+                step.inputs,
+                ratios,
+                names | clip | window | {"x_dims": dims[0], "x": formats[0], "x_zero_point": p.in_zero_points[0]},
+            )
+        ]
     if step.op == "max_pool2d":
-        return [Operator("qnn.max_pool2d", step.inputs, (), names | window | {
-            "dilation": step.dilation, "x_dims": dims[0], "x": formats[0], "out": out})]  # fmt: skip
-    return [Operator("qnn.concat", step.inputs, (), names | {
-        "branches": [d[1] for d in dims], "x_dims": dims[0], "x": formats[0], "out": out})]  # fmt: skip
+        return [
+            Operator(
+                "qnn.max_pool2d",
+                step.inputs,
+                (),
+                names | window | {"dilation": step.dilation, "x_dims": dims[0], "x": formats[0], "out": out},
+            )
+        ]
+    return [
+        Operator(
+            "qnn.concat",
+            step.inputs,
+            (),
+            names | {"branches": [d[1] for d in dims], "x_dims": dims[0], "x": formats[0], "out": out},
+        )
+    ]
 
 
 def emit(arithmetic: Arithmetic, batch: int) -> tvm.IRModule:

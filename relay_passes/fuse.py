@@ -22,8 +22,13 @@ def is_identity(call: ir.Call, a: dict) -> bool:
     source = attributes.parse_format(a["x_formats"][0])
     numbers = tuple(int(n) for arg in call.args[1:] for n in attributes.constant(arg))
     low, high = source.limits
-    return (source == a["out"] and numbers == one and a["x_zero_points"] == (a["zero_point"],)
-            and a["lo"] <= low and a["hi"] >= high)  # fmt: skip
+    return (
+        source == a["out"]
+        and numbers == one
+        and a["x_zero_points"] == (a["zero_point"],)
+        and a["lo"] <= low
+        and a["hi"] >= high
+    )
 
 
 def fuse(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
@@ -46,8 +51,12 @@ def fuse(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         if count == 2:
             args.append(call.args[1])
             b, c = (int(attributes.constant(n).item()) for n in numbers[2:])
-            epilogue |= {"residual": attributes.parse_format(a["x_formats"][1]),
-                         "residual_zero_point": a["x_zero_points"][1], "residual_b": b, "residual_c": c}  # fmt: skip
+            epilogue |= {
+                "residual": attributes.parse_format(a["x_formats"][1]),
+                "residual_zero_point": a["x_zero_points"][1],
+                "residual_b": b,
+                "residual_c": c,
+            }
         return attributes.changed(layer, args, **epilogue)
 
     return rebuild(mod, visit)

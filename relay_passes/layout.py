@@ -45,8 +45,17 @@ def layout(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         if want not in held[value]:
             fmt, dims = stored[value]
             converted = replace(fmt, layout=want)
-            held[value][want] = bb.emit(dialect.call("qnn.layout_transform", [value], layer=layer,
-                                                     tensor=f"{layer}.{want}", x_dims=dims, x=fmt, out=converted))  # fmt: skip
+            held[value][want] = bb.emit(
+                dialect.call(
+                    "qnn.layout_transform",
+                    [value],
+                    layer=layer,
+                    tensor=f"{layer}.{want}",
+                    x_dims=dims,
+                    x=fmt,
+                    out=converted,
+                )
+            )
         return held[value][want]
 
     def visit(bb, call: ir.Call, var: relax.Var):

@@ -1,6 +1,5 @@
-"""Pass 4.  4-bit weights and activations --> int32 words of eight; unpacked only where an operator cannot read words."""
+"""Pass 4.  4-bit weights and activations --> int32 words of eight; unpacked only for operators that cannot read them."""
 
-import numpy as np
 import tvm
 from tvm import ir, relax
 
@@ -17,13 +16,6 @@ WORDS = Format("uint4", packed=True)
 CODES = Format("uint4")
 
 
-def packed_weight(weight: np.ndarray) -> np.ndarray:
-    """int8 ``(O, I, ...)`` 4-bit values -> int32 ``(O, ceil(I/8), ...)``; values past I are 0."""
-    pad = [(0, 0)] * weight.ndim
-    pad[1] = (0, -weight.shape[1] % 8)
-    return pack_words(np.pad(weight, pad), 1)
-
-
 def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
     """``conv(x uint4 in bytes, w int4 in bytes) --> conv(x in words, w in words)``, producers write words."""
 
@@ -37,20 +29,21 @@ def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
             if a["x"] != CODES:
                 return call
             dims = [(a["x_dims"][0], c, *a["x_dims"][2:]) for c in a.get("branches", a["x_dims"][1:2])]
-            args = [bb.emit(reformat("qnn.unpack", x, d, layer, f"{layer}.unpack{i}", WORDS, CODES))
-                    for i, (x, d) in enumerate(zip(args, dims, strict=True))]  # fmt: skip
+            args = [
+                bb.emit(reformat("qnn.unpack", x, d, layer, f"{layer}.unpack{i}", WORDS, CODES))
+                for i, (x, d) in enumerate(zip(args, dims, strict=True))
+            ]
             change["tensor"] = f"{layer}.unpacked"
             value = bb.emit(attributes.changed(call, args, **change))
             return reformat("qnn.pack", value, dialect.out_dims(call), layer, a["tensor"], CODES, WORDS)
         if name in LAYERS:
             if a["bits"] == 4:
-                args[1] = relax.const(packed_weight(attributes.constant(args[1])))
+                args[1] = relax.const(pack_words(attributes.constant(args[1]), 1))
             if a["x"] == CODES:
                 change["x"] = WORDS
         elif "x_formats" in a:
-            texts = [attributes.format_text(WORDS if attributes.parse_format(f) == CODES else attributes.parse_format(f))
-                     for f in a["x_formats"]]  # fmt: skip
-            change["x_formats"] = texts
+            bytes_text, words_text = attributes.format_text(CODES), attributes.format_text(WORDS)
+            change["x_formats"] = [words_text if f == bytes_text else f for f in a["x_formats"]]
         elif a["x"] == CODES:
             change["x"] = WORDS
         if a["out"] == CODES:

@@ -60,8 +60,18 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
         name = a["tensor"].replace(".", "_")
         kernel = kernel.with_attr({"layer": a["layer"], "op_pattern": 8}).without_attr("global_symbol")
         function = bb.add_func(kernel, name)
-        kernels.append(Kernel(function.name_hint, call.op.name, a["layer"], a["tensor"], a.get("bits"), choice,
-                              a["out"], dialect.out_dims(call)))  # fmt: skip
+        kernels.append(
+            Kernel(
+                function.name_hint,
+                call.op.name,
+                a["layer"],
+                a["tensor"],
+                a.get("bits"),
+                choice,
+                a["out"],
+                dialect.out_dims(call),
+            )
+        )
         step(a["layer"])
         return relax.call_tir(function, [activations[0], *constants, *activations[1:]], out_ty=dialect.infer(call, bb))
 

@@ -106,8 +106,10 @@ def conv2d_sum(workload: Conv2d, x: te.Tensor, weight: te.Tensor, bias: te.Tenso
     outputs = workload.out_channels // workload.groups
     image = padded(reader(x, workload.x), workload.x_dims, workload.padding, workload.x_zero_point)
     taps = weight_reader(weight, workload.weight_bits)
-    ri, ry, rx = (te.reduce_axis((0, e), name) for e, name in ((inputs, "ri"), (workload.kernel[0], "ry"),
-                                                              (workload.kernel[1], "rx")))  # fmt: skip
+    ri, ry, rx = (
+        te.reduce_axis((0, e), name)
+        for e, name in ((inputs, "ri"), (workload.kernel[0], "ry"), (workload.kernel[1], "rx"))
+    )
     (sy, sx), (dy, dx) = workload.strides, workload.dilation
 
     def term(n, o, y, z):
@@ -121,9 +123,8 @@ def conv2d_sum(workload: Conv2d, x: te.Tensor, weight: te.Tensor, bias: te.Tenso
 def dense_sum(workload: Dense, x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:
     """int32 ``(N, O, 1, 1)`` accumulators."""
     code, taps = reader(x, workload.x), weight_reader(weight, workload.weight_bits)
-    zero = tirx.const(0, "int32")
     ri = te.reduce_axis((0, workload.in_channels), "ri")
-    total = te.compute(workload.out_dims, lambda n, o, y, z: te.sum(code(n, ri, zero, zero) * taps(o, ri), ri), name="sum")
+    total = te.compute(workload.out_dims, lambda n, o, y, z: te.sum(code(n, ri, y, z) * taps(o, ri), ri), name="sum")
     return te.compute(workload.out_dims, lambda n, o, y, z: total[n, o, y, z] + bias[o], name="accumulator")
 
 
@@ -145,8 +146,11 @@ def max_pool2d(workload: MaxPool2d, x: te.Tensor) -> te.Tensor:
     image = padded(reader(x, workload.x), workload.dims, workload.padding, workload.x.limits[0])
     ry, rx = (te.reduce_axis((0, k), name) for k, name in zip(workload.kernel, ("ry", "rx"), strict=True))
     (sy, sx), (dy, dx) = workload.strides, workload.dilation
-    return te.compute(workload.out_dims, lambda n, c, y, z: te.max(
-        image[n, c, y * sy + ry * dy, z * sx + rx * dx], [ry, rx]), name="maximum")  # fmt: skip
+    return te.compute(
+        workload.out_dims,
+        lambda n, c, y, z: te.max(image[n, c, y * sy + ry * dy, z * sx + rx * dx], [ry, rx]),
+        name="maximum",
+    )
 
 
 def avg_pool2d_sum(workload: AvgPool2d, x: te.Tensor) -> te.Tensor:
@@ -154,8 +158,11 @@ def avg_pool2d_sum(workload: AvgPool2d, x: te.Tensor) -> te.Tensor:
     image = padded(reader(x, workload.x), workload.dims, workload.padding, workload.x_zero_point)
     ry, rx = (te.reduce_axis((0, k), name) for k, name in zip(workload.kernel, ("ry", "rx"), strict=True))
     sy, sx = workload.strides
-    return te.compute(workload.out_dims, lambda n, c, y, z: te.sum(
-        image[n, c, y * sy + ry, z * sx + rx] - workload.x_zero_point, [ry, rx]), name="sum")  # fmt: skip
+    return te.compute(
+        workload.out_dims,
+        lambda n, c, y, z: te.sum(image[n, c, y * sy + ry, z * sx + rx] - workload.x_zero_point, [ry, rx]),
+        name="sum",
+    )
 
 
 def concat(codes: Sequence[Code], dims: Sequence[Sequence[int]]) -> Code:

@@ -40,7 +40,9 @@ def with_layouts(workload, x_layout: str, out_layout: str):
         residual = epilogue.residual
         if residual is not None:
             residual = replace(residual, format=replace(residual.format, layout=out_layout))
-        changed = replace(changed, epilogue=replace(epilogue, out=replace(epilogue.out, layout=out_layout), residual=residual))
+        changed = replace(
+            changed, epilogue=replace(epilogue, out=replace(epilogue.out, layout=out_layout), residual=residual)
+        )
     return changed
 
 

@@ -75,8 +75,10 @@ def main() -> None:
     options = parser.parse_args()
     model = train(options.epochs, options.seed)
     checkpoint.write(model, options.out)
-    print(f"train accuracy {accuracy(model, 'train'):.2%}, test accuracy {accuracy(model, 'test'):.2%}, "
-          f"{options.out.stat().st_size / 1e6:.2f} MB at {options.out}")
+    print(
+        f"train accuracy {accuracy(model, 'train'):.2%}, test accuracy {accuracy(model, 'test'):.2%}, "
+        f"{options.out.stat().st_size / 1e6:.2f} MB at {options.out}"
+    )
 
 
 if __name__ == "__main__":

@@ -150,16 +150,19 @@ def test_unreadable_images_are_named(tmp_path):
     assert "deep.png" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(("arrays", "said"), [
-    ({"pictures": np.zeros((2, *SHAPE), np.float32)}, "no array 'images'"),
-    ({"images": np.zeros((2, 3, 16, 16), np.float32)}, "(2, 3, 16, 16)"),
-    ({"images": np.zeros((2, 32, 32, 3), np.float32)}, "(N, 3, 32, 32)"),
-    ({"images": np.zeros((2, *SHAPE), np.float64)}, "float64"),
-    ({"images": np.zeros((2, *SHAPE), np.float32), "labels": np.arange(3)}, "labels of shape (3,)"),
-    ({"images": np.zeros((2, *SHAPE), np.float32), "labels": np.zeros(2)}, "float64"),
-    ({"images": np.zeros((2, *SHAPE), np.float32), "labels": np.array([0, -1])}, "class numbers"),
-    ({"images": np.array([None, None])}, "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": np.zeros((2, *SHAPE), np.float32)}, "no array 'images'"),
+        ({"images": np.zeros((2, 3, 16, 16), np.float32)}, "(2, 3, 16, 16)"),
+        ({"images": np.zeros((2, 32, 32, 3), np.float32)}, "(N, 3, 32, 32)"),
+        ({"images": np.zeros((2, *SHAPE), np.float64)}, "float64"),
+        ({"images": np.zeros((2, *SHAPE), np.float32), "labels": np.arange(3)}, "labels of shape (3,)"),
+        ({"images": np.zeros((2, *SHAPE), np.float32), "labels": np.zeros(2)}, "float64"),
+        ({"images": np.zeros((2, *SHAPE), np.float32), "labels": np.array([0, -1])}, "class numbers"),
+        ({"images": np.array([None, None])}, "cannot be read"),
+    ],
+)
 def test_bad_npz_files_are_refused(tmp_path, arrays, said):
     assert said in refusal(save_npz(tmp_path / "bad.npz", **arrays))
 

@@ -30,8 +30,11 @@ def accumulators(input_dims: tuple, steps: list[Step], users: dict[str, list[str
     dims = {"input": input_dims} | {s.name: s.dims for s in steps}
     depth, chosen = depths(steps), {}
     for add in (s for s in steps if s.op == "add"):
-        sums = [by_name[i] for i in add.inputs if i in by_name and by_name[i].op in LAYERS
-                and not by_name[i].relu and users[i] == [add.name]]  # fmt: skip
+        sums = [
+            by_name[i]
+            for i in add.inputs
+            if i in by_name and by_name[i].op in LAYERS and not by_name[i].relu and users[i] == [add.name]
+        ]
         if sums:
             chosen[add.name] = max(sums, key=lambda s: (macs(s, dims), depth[s.name], s.name)).name
     return chosen

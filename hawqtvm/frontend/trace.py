@@ -1,33 +1,16 @@
 """torch.nn.Module -> steps in execution order and float weights, with batch norm, ReLU and no-ops folded."""
 
-import operator
 from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from hawqtvm.errors import BadInput
+from hawqtvm.frontend.operators import KINDS, SUPPORTED
 from hawqtvm.qnn.graph import Step
 
-SUPPORTED = (
-    "Conv2d, Linear, BatchNorm2d after a convolution, ReLU, ReLU6, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, mean over "
-    "height and width, add, cat over channels, Flatten, Dropout, Identity"
-)
-# what each traced module, function or method is to the graph
-KINDS = {
-    nn.Conv2d: "conv", nn.Linear: "linear", nn.BatchNorm2d: "norm", nn.ReLU: "relu", nn.ReLU6: "relu6",
-    nn.MaxPool2d: "max_pool", nn.AvgPool2d: "avg_pool", nn.AdaptiveAvgPool2d: "global_pool",
-    nn.Flatten: "flatten", nn.Dropout: "same", nn.Dropout2d: "same", nn.Identity: "same",
-    operator.add: "add", operator.iadd: "add", torch.add: "add", "add": "add", "add_": "add",
-    F.relu: "relu", torch.relu: "relu", "relu": "relu", "relu_": "relu", F.relu6: "relu6",
-    F.max_pool2d: "max_pool", torch.max_pool2d: "max_pool", F.avg_pool2d: "avg_pool",
-    F.adaptive_avg_pool2d: "global_pool", torch.mean: "mean", "mean": "mean",
-    torch.flatten: "flatten", "flatten": "flatten", "view": "reshape", "reshape": "reshape", torch.reshape: "reshape",
-    torch.cat: "cat", torch.concat: "cat", F.dropout: "same", "contiguous": "same",
-}  # fmt: skip
 FUSES_RELU = ("conv2d", "dense", "add", "avg_pool2d", "requantize")
 
 
@@ -49,7 +32,9 @@ class Tracer:
                 ShapeProp(self.traced).propagate(torch.zeros(2, *input_dims))
         except Exception as error:
             reason = str(error.__cause__ or error).splitlines()[0]
-            raise BadInput(f"{type(module).__name__} does not run on an input of shape {input_dims}: {reason}") from None
+            raise BadInput(
+                f"{type(module).__name__} does not run on an input of shape {input_dims}: {reason}"
+            ) from None
         self.modules = dict(self.traced.named_modules())
         self.input_dims = input_dims
         self.steps: dict[str, Step] = {}
@@ -142,14 +127,24 @@ class Tracer:
         if node.target in self.weights:
             self.refuse(node, "the module is called twice; give each use its own")
         if isinstance(conv.padding, str):
-            total = [d * (k - 1) if conv.padding == "same" else 0
-                     for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]  # fmt: skip
+            total = [
+                d * (k - 1) if conv.padding == "same" else 0
+                for d, k in zip(conv.dilation, conv.kernel_size, strict=True)
+            ]
             padding = (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
         else:
             padding = (*pair(conv.padding), *pair(conv.padding))
         self.add_weights(node, conv.weight, conv.bias)
-        self.emit(node, "conv2d", [node.args[0]], kernel=pair(conv.kernel_size), strides=pair(conv.stride),
-                  padding=padding, dilation=pair(conv.dilation), groups=conv.groups)  # fmt: skip
+        self.emit(
+            node,
+            "conv2d",
+            [node.args[0]],
+            kernel=pair(conv.kernel_size),
+            strides=pair(conv.stride),
+            padding=padding,
+            dilation=pair(conv.dilation),
+            groups=conv.groups,
+        )
 
     def visit_linear(self, node: fx.Node) -> None:
         linear: nn.Linear = self.modules[node.target]
@@ -185,9 +180,13 @@ class Tracer:
         ones = torch.ones(norm.num_features)
         mean, var, gamma, beta = (
             t.detach().double().numpy()
-            for t in (norm.running_mean, norm.running_var, norm.weight if norm.affine else ones,
-                      norm.bias if norm.affine else 0 * ones)
-        )  # fmt: skip
+            for t in (
+                norm.running_mean,
+                norm.running_var,
+                norm.weight if norm.affine else ones,
+                norm.bias if norm.affine else 0 * ones,
+            )
+        )
         factor = gamma / np.sqrt(var + norm.eps)
         folded = weight * factor.reshape(-1, *[1] * (weight.ndim - 1)), (bias - mean) * factor + beta
         if not all(np.isfinite(a).all() for a in folded):
@@ -212,7 +211,9 @@ class Tracer:
         if len(node.args) != 2 or not all(isinstance(a, fx.Node) for a in node.args) or node.kwargs:
             self.refuse(node, "add takes two tensors")
         if self.shape(node.args[0]) != self.shape(node.args[1]):
-            self.refuse(node, f"add of shapes {self.shape(node.args[0])} and {self.shape(node.args[1])} (no broadcasting)")
+            self.refuse(
+                node, f"add of shapes {self.shape(node.args[0])} and {self.shape(node.args[1])} (no broadcasting)"
+            )
         self.emit(node, "add", list(node.args))
 
     def visit_cat(self, node: fx.Node) -> None:
@@ -226,22 +227,58 @@ class Tracer:
 
     def visit_max_pool(self, node: fx.Node) -> None:
         kernel, stride, padding, dilation, ceil_mode, indices = self.arguments(
-            node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices",
-            kernel_size=None, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False)  # fmt: skip
+            node,
+            "kernel_size",
+            "stride",
+            "padding",
+            "dilation",
+            "ceil_mode",
+            "return_indices",
+            kernel_size=None,
+            stride=None,
+            padding=0,
+            dilation=1,
+            ceil_mode=False,
+            return_indices=False,
+        )
         if ceil_mode or indices:
             self.refuse(node, "max pooling with ceil_mode or return_indices")
-        self.emit(node, "max_pool2d", [node.args[0]], kernel=pair(kernel), strides=pair(stride or kernel),
-                  padding=(*pair(padding), *pair(padding)), dilation=pair(dilation))  # fmt: skip
+        self.emit(
+            node,
+            "max_pool2d",
+            [node.args[0]],
+            kernel=pair(kernel),
+            strides=pair(stride or kernel),
+            padding=(*pair(padding), *pair(padding)),
+            dilation=pair(dilation),
+        )
 
     def visit_avg_pool(self, node: fx.Node) -> None:
         kernel, stride, padding, ceil_mode, count, divisor = self.arguments(
-            node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override",
-            kernel_size=None, stride=None, padding=0, ceil_mode=False, count_include_pad=True,
-            divisor_override=None)  # fmt: skip
+            node,
+            "kernel_size",
+            "stride",
+            "padding",
+            "ceil_mode",
+            "count_include_pad",
+            "divisor_override",
+            kernel_size=None,
+            stride=None,
+            padding=0,
+            ceil_mode=False,
+            count_include_pad=True,
+            divisor_override=None,
+        )
         if ceil_mode or divisor or (padding not in (0, (0, 0)) and not count):
             self.refuse(node, "average pooling with ceil_mode, divisor_override or count_include_pad=False")
-        self.emit(node, "avg_pool2d", [node.args[0]], kernel=pair(kernel), strides=pair(stride or kernel),
-                  padding=(*pair(padding), *pair(padding)))  # fmt: skip
+        self.emit(
+            node,
+            "avg_pool2d",
+            [node.args[0]],
+            kernel=pair(kernel),
+            strides=pair(stride or kernel),
+            padding=(*pair(padding), *pair(padding)),
+        )
 
     def visit_global_pool(self, node: fx.Node) -> None:
         _, height, width = self.dims(node.args[0])

@@ -84,7 +84,9 @@ def load_module(path: str) -> "nn.Module":
     try:
         module = getattr(importlib.import_module(where), what)()
     except Exception as error:
-        raise BadInput(f"model {path!r} cannot be made ({type(error).__name__}: {error}): give module:callable") from error
+        raise BadInput(
+            f"model {path!r} cannot be made ({type(error).__name__}: {error}): give module:callable"
+        ) from error
     if not isinstance(module, nn.Module):
         raise BadInput(f"model {path!r} is a {type(module).__name__}, not a torch.nn.Module")
     return module.eval()
@@ -103,7 +105,9 @@ def load_model(name: str, checkpoint: str | Path | None = None) -> LoadedModel:
         BadInput: no such model; or the checkpoint is missing, corrupt, holds code, or is not this network's.
     """
     if name not in MODELS:
-        raise BadInput(f"model '{name}' is unknown: choose one of {', '.join(MODELS)}, or name your own as module:callable")
+        raise BadInput(
+            f"model '{name}' is unknown: choose one of {', '.join(MODELS)}, or name your own as module:callable"
+        )
     from hawqtvm.models import checkpoint as files
 
     spec = MODELS[name]

@@ -33,8 +33,10 @@ def read(path: Path) -> dict[str, torch.Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
         reason = str(error).strip().splitlines()
-        raise BadInput(f"checkpoint {path} cannot be read ({reason[0] if reason else type(error).__name__}): it is "
-                       "truncated, corrupt or holds more than tensors; save model.state_dict() again") from error
+        raise BadInput(
+            f"checkpoint {path} cannot be read ({reason[0] if reason else type(error).__name__}): it is "
+            "truncated, corrupt or holds more than tensors; save model.state_dict() again"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -58,7 +60,8 @@ def fill(module: nn.Module, state: dict[str, torch.Tensor], path: Path, name: st
         "unexpected": [key for key in state if key not in wanted],
         "wrong shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted if key in state and key not in counters and state[key].shape != wanted[key].shape
+            for key in wanted
+            if key in state and key not in counters and state[key].shape != wanted[key].shape
         ],
     }
     found = "; ".join(f"{kind}: {_first(names)}" for kind, names in problems.items() if names)

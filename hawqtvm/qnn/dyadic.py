@@ -17,7 +17,9 @@ def dyadic(ratios: np.ndarray | float, name: str) -> tuple[np.ndarray, np.ndarra
     ratios = np.asarray(ratios, "float64")
     if not (np.isfinite(ratios).all() and (ratios >= 2.0**-32).all() and (ratios < 2.0**30).all()):
         worst = float(ratios.ravel()[np.argmax(~((ratios >= 2.0**-32) & (ratios < 2.0**30)))])
-        raise BadInput(f"{name}: the rescaling factor {worst:g} has no dyadic number; check the layer's weights and ranges")
+        raise BadInput(
+            f"{name}: the rescaling factor {worst:g} has no dyadic number; check the layer's weights and ranges"
+        )
     mantissa, exponent = np.frexp(ratios)
     b = np.rint(np.ldexp(mantissa, 31)).astype("int64")
     carry = b == 2**31

@@ -61,12 +61,16 @@ class QuantizedModel:
             bits = {n: 8 if n in fixed else bits for n in names} if bits != 8 else {}
         unknown = [n for n in bits if n not in names]
         if unknown:
-            raise BadInput(f"the plan names layer {unknown[0]!r}, which {self.name} does not have; its layers are {', '.join(names)}")
+            raise BadInput(
+                f"the plan names layer {unknown[0]!r}, which {self.name} does not have; its layers: {', '.join(names)}"
+            )
         for name, value in bits.items():
             if isinstance(value, bool) or value not in (4, 8):
                 raise BadInput(f"layer {name}: bits must be 4 or 8, not {value!r}")
             if name in fixed and value == 4:
-                raise BadInput(f"layer {name} reads the input or makes the logits (or shares one's input): it stays at 8 bits")
+                raise BadInput(
+                    f"layer {name} reads the input or makes the logits (or shares one's input): it stays at 8 bits"
+                )
         full = {n: int(bits.get(n, 8)) for n in names}
         for group in self.graph.tied():
             if len({full[n] for n in group}) > 1:
@@ -160,7 +164,9 @@ class Arithmetic:
             taps = weight.reshape(weight.shape[0], -1).sum(1, dtype="int64")
             bias = np.rint(stored.bias / self.accumulator_scale(step)).astype("int64") - zero_points[0] * taps
             if np.abs(bias).max() >= 2**31:
-                raise CheckFailed(f"layer {step.name}: the bias of channel {int(np.abs(bias).argmax())} overflows int32")
+                raise CheckFailed(
+                    f"layer {step.name}: the bias of channel {int(np.abs(bias).argmax())} overflows int32"
+                )
             bias = bias.astype("int32")
             ratios = () if out is None else (self.accumulator_scale(step) / out.scale,)
         elif step.op in ("max_pool2d", "concat"):

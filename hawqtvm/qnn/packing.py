@@ -6,8 +6,9 @@ SHIFTS = 4 * np.arange(8, dtype="uint32")
 
 
 def pack_words(values: np.ndarray, axis: int) -> np.ndarray:
-    """4-bit values (signed or unsigned, a multiple of 8 along ``axis``) -> int32 words, that axis 8 times shorter."""
+    """4-bit values (signed or unsigned) -> int32 words, ``axis`` 8 times shorter; the last word is filled up with 0."""
     nibbles = np.moveaxis(values.astype("int64") & 15, axis, -1).astype("uint32")
+    nibbles = np.pad(nibbles, [(0, 0)] * (nibbles.ndim - 1) + [(0, -nibbles.shape[-1] % 8)])
     words = (nibbles.reshape(*nibbles.shape[:-1], -1, 8) << SHIFTS).sum(-1, dtype="uint32").view("int32")
     return np.ascontiguousarray(np.moveaxis(words, -1, axis))
 

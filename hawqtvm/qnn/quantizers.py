@@ -45,7 +45,7 @@ def wide(low: float, high: float, code: str) -> tuple[float, int]:
 
 
 def weight_scales(weight: np.ndarray, method: str, bits: int) -> np.ndarray:
-    """Symmetric float64 scales ``(O,)`` of a float weight ``(O, ...)``, one an output channel; 0 for an all-zero one."""
+    """Symmetric float64 scales ``(O,)`` of a float weight ``(O, ...)``; 0 for an all-zero output channel."""
     flat = np.abs(weight.reshape(weight.shape[0], -1).astype("float64"))
     limit = 2 ** (bits - 1) - 1
     if method == "percentile":

@@ -3,6 +3,7 @@
 All three walk the same steps.  The integer run is what every kernel, pass and artifact is held against.
 """
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,7 +49,9 @@ def clip_real(step: Step, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def real_step(step: Step, inputs: list[torch.Tensor], weight: np.ndarray | None, bias: np.ndarray | None) -> torch.Tensor:
+def real_step(
+    step: Step, inputs: list[torch.Tensor], weight: np.ndarray | None, bias: np.ndarray | None
+) -> torch.Tensor:
     """One step on real float32 values."""
     if step.op in LAYERS:
         value = layer_sum(step, inputs[0], torch.from_numpy(weight)) + torch.from_numpy(per_channel(bias))
@@ -149,18 +152,18 @@ def quantize_input(q: Quantization, images: np.ndarray) -> np.ndarray:
     return np.clip(codes, 0, 255).astype("uint8")
 
 
+def last(run: Iterator[tuple[str, np.ndarray]]) -> np.ndarray:
+    """The last tensor of a run, ``(N, O)`` where it has no height and width."""
+    value = deque(run, maxlen=1).pop()[1]
+    return value.reshape(len(value), -1) if value.shape[2:] == (1, 1) else value
+
+
 def logits(arithmetic: Arithmetic, codes: np.ndarray) -> np.ndarray:
     """int64 logits ``(N, ...)`` of the integer model."""
-    value = None
-    for _, value in run_integer(arithmetic, codes):
-        pass
-    return value.reshape(len(value), -1) if value.shape[2:] == (1, 1) else value
+    return last(run_integer(arithmetic, codes))
 
 
 def float_logits(model: QuantizedModel, images: np.ndarray) -> np.ndarray:
     """float32 logits ``(N, ...)`` of the folded float model."""
     weights = {name: (layer.weight, layer.bias) for name, layer in model.layers.items()}
-    value = None
-    for _, value in run_float(model.graph, weights, images):
-        pass
-    return value.reshape(len(value), -1) if value.shape[2:] == (1, 1) else value
+    return last(run_float(model.graph, weights, images))

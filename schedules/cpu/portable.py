@@ -44,9 +44,7 @@ def default(workload, threads: int) -> Config:
 def constants(config: Config, workload, weight, bias, b=None, c=None) -> list[np.ndarray]:
     """Weights int8, or words of eight along the input channels at 4 bits; bias, b, c as they are."""
     if workload.weight_bits == 4:
-        pad = [(0, 0)] * weight.ndim
-        pad[1] = (0, -weight.shape[1] % 8)
-        weight = pack_words(np.pad(weight, pad), 1)
+        weight = pack_words(weight, 1)
     return [a for a in (weight, bias, b, c) if a is not None]
 
 
@@ -79,8 +77,10 @@ def layer(workload: Conv2d | Dense) -> list[te.Tensor]:
 
 def elementwise(workload: Elementwise) -> list[te.Tensor]:
     arguments = [placeholder(o.format, workload.dims, f"x{i}") for i, o in enumerate(workload.operands)]
-    operands = [(compute.reader(x, o.format), o.zero_point, compute.scalar_rescale(o.b, o.c))
-                for x, o in zip(arguments, workload.operands, strict=True)]  # fmt: skip
+    operands = [
+        (compute.reader(x, o.format), o.zero_point, compute.scalar_rescale(o.b, o.c))
+        for x, o in zip(arguments, workload.operands, strict=True)
+    ]
     codes = compute.rescaled_codes(operands, workload.dims, workload.zero_point, workload.lo, workload.hi)
     return [*arguments, compute.write(lambda *at: codes[at], workload.dims, workload.out)]
 
@@ -92,8 +92,9 @@ def pool(workload: MaxPool2d | AvgPool2d) -> list[te.Tensor]:
     else:
         total, out = compute.avg_pool2d_sum(workload, x), workload.out
         scale = compute.scalar_rescale(workload.b, workload.c)
-        codes = compute.rescaled_codes([(lambda *at: total[at], 0, scale)], workload.out_dims,
-                                       workload.zero_point, workload.lo, workload.hi)  # fmt: skip
+        codes = compute.rescaled_codes(
+            [(lambda *at: total[at], 0, scale)], workload.out_dims, workload.zero_point, workload.lo, workload.hi
+        )
     return [x, compute.write(lambda *at: codes[at], workload.out_dims, out)]
 
 
@@ -104,8 +105,15 @@ def moved(workload: Concat | Reformat) -> list[te.Tensor]:
     return [*arguments, compute.write(code, workload.out_dims, workload.out)]
 
 
-BODIES = {Conv2d: layer, Dense: layer, Elementwise: elementwise, MaxPool2d: pool, AvgPool2d: pool,
-          Concat: moved, Reformat: moved}  # fmt: skip
+BODIES = {
+    Conv2d: layer,
+    Dense: layer,
+    Elementwise: elementwise,
+    MaxPool2d: pool,
+    AvgPool2d: pool,
+    Concat: moved,
+    Reformat: moved,
+}
 
 
 def build(config: Config, workload) -> tirx.PrimFunc:

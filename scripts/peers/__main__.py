@@ -67,8 +67,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--systems", type=_names(list(SYSTEMS)), default=list(SYSTEMS), help=", ".join(SYSTEMS))
     parser.add_argument("--rounds", type=int, default=10, help="turns of each system in each case")
     parser.add_argument("--out", type=Path, default=Path("artifacts/peers"), help="where reports and built networks go")
-    parser.add_argument("--cold-start", action="store_true",
-                        help="instead: process start to first logits, first model, batch 1, first thread count")
+    parser.add_argument(
+        "--cold-start",
+        action="store_true",
+        help="instead: process start to first logits, first model, batch 1, first thread count",
+    )
     parser.add_argument("--runs", type=int, default=5, help="fresh processes of each system for --cold-start")
     options = parser.parse_args(arguments)
     if min(options.rounds, options.runs) < 1:

@@ -54,8 +54,13 @@ def build_onnx(job: dict) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.onnx.export(
-                module, (images[:1],), str(path), dynamo=False, opset_version=17,
-                input_names=["images"], output_names=["logits"],
+                module,
+                (images[:1],),
+                str(path),
+                dynamo=False,
+                opset_version=17,
+                input_names=["images"],
+                output_names=["logits"],
                 dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
             )
 
@@ -81,10 +86,19 @@ def build_onnxruntime(job: dict) -> None:
 
     build = build_of(job)
     for case in cases(job):
-        whole(build.network(*case), lambda path: quantize_static(
-            str(build.float32(job["model"])), str(path), Reader(), quant_format=QuantFormat.QDQ,
-            per_channel=True, reduce_range=False, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
-        ))
+        whole(
+            build.network(*case),
+            lambda path: quantize_static(
+                str(build.float32(job["model"])),
+                str(path),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=False,
+                weight_type=QuantType.QInt8,
+                activation_type=QuantType.QUInt8,
+            ),
+        )
 
 
 def build_openvino(job: dict) -> None:
@@ -123,8 +137,14 @@ def build_hawqtvm(job: dict) -> None:
         for stale in path.parent.glob(f"{name}-b{case.batch}-t{case.threads}-*"):
             shutil.rmtree(stale)
         deploy(
-            quantized, bits=system.bits, batch=case.batch, threads=case.threads, residual=system.residual,
-            out=path, measure=False, verify=False,
+            quantized,
+            bits=system.bits,
+            batch=case.batch,
+            threads=case.threads,
+            residual=system.residual,
+            out=path,
+            measure=False,
+            verify=False,
         )
 
 
@@ -139,7 +159,10 @@ def cases(job: dict) -> list[tuple[str, Case]]:
 
 
 BUILDERS = {
-    "onnx": build_onnx, "onnxruntime": build_onnxruntime, "openvino": build_openvino, "hawqtvm": build_hawqtvm,
+    "onnx": build_onnx,
+    "onnxruntime": build_onnxruntime,
+    "openvino": build_openvino,
+    "hawqtvm": build_hawqtvm,
 }
 
 if __name__ == "__main__":

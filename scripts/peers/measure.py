@@ -38,8 +38,12 @@ def measure_case(case: Case, failures: dict[str, str], build: Build, rounds: int
             for name, worker in workers.items():
                 if "failed" not in results[name]:
                     time.sleep(PAUSE_S)
-                    _attempt(results[name], lambda worker=worker, result=results[name]: result["rounds"].append(
-                        worker.ask("time", count=result["count"])["ms"]))
+                    _attempt(
+                        results[name],
+                        lambda worker=worker, result=results[name]: result["rounds"].append(
+                            worker.ask("time", count=result["count"])["ms"]
+                        ),
+                    )
     finally:
         for worker in workers.values():
             worker.close()
@@ -50,8 +54,12 @@ def _open(name: str, case: Case, build: Build, workers: dict[str, Process], resu
     """Start a system's worker, warm it up, and choose how many inferences make a round of about ROUND_MS."""
     worker = workers[name] = Process(build.log(name))
     answer = worker.ask(
-        "open", engine=SYSTEMS[name].engine, path=str(build.network(name, case)),
-        check=str(build.check(case.model)), batch=case.batch, threads=case.threads,
+        "open",
+        engine=SYSTEMS[name].engine,
+        path=str(build.network(name, case)),
+        check=str(build.check(case.model)),
+        batch=case.batch,
+        threads=case.threads,
     )
     result["error"] = answer["error"]
     fastest = min(worker.ask("time", count=COUNT_LIMITS[0])["ms"])
@@ -73,8 +81,9 @@ def cold_starts(
         say(f"cold start: run {number} of {runs}")
         for name, result in results.items():
             if "failed" not in result:
-                _attempt(result, lambda name=name, result=result: result["ms"].append(
-                    _cold_start(name, case, build, shape)))
+                _attempt(
+                    result, lambda name=name, result=result: result["ms"].append(_cold_start(name, case, build, shape))
+                )
     for result in results.values():
         del result["ms"][:1]
     return {"model": case.model, "batch": case.batch, "threads": case.threads, "systems": results}
@@ -84,8 +93,12 @@ def _cold_start(name: str, case: Case, build: Build, shape: tuple[int, int, int]
     start = time.perf_counter()
     with Process(build.log(name)) as worker:
         worker.ask(
-            "first", engine=SYSTEMS[name].engine, path=str(build.network(name, case)),
-            shape=[case.batch, *shape], batch=case.batch, threads=case.threads,
+            "first",
+            engine=SYSTEMS[name].engine,
+            path=str(build.network(name, case)),
+            shape=[case.batch, *shape],
+            batch=case.batch,
+            threads=case.threads,
         )
         return (time.perf_counter() - start) * 1e3
 
@@ -121,9 +134,9 @@ def build_all(names: list[str], cases: list[Case], build: Build, say: Say) -> di
 
 def _run_builder(engine: str, model: str, jobs: list, build: Build) -> str:
     """Run `build` in a process; the answer is the last line of its stderr if it fails, else ""."""
-    job = json.dumps({
-        "engine": engine, "model": model, "folder": str(build.folder), "sources": build.sources, "cases": jobs
-    })
+    job = json.dumps(
+        {"engine": engine, "model": model, "folder": str(build.folder), "sources": build.sources, "cases": jobs}
+    )
     done = subprocess.run(
         [sys.executable, "-m", "scripts.peers.build", job], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

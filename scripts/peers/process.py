@@ -20,7 +20,9 @@ class Process:
         with log.open("a") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "scripts.peers.worker"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
             )
         self._buffer = b""
 

@@ -22,6 +22,7 @@ def ratio_by_round(rounds: Sequence[Sequence[float]], baseline: Sequence[Sequenc
     """
     ratios = [
         statistics.median(ours) / statistics.median(theirs)
-        for ours, theirs in zip(rounds, baseline, strict=False) if ours and theirs
+        for ours, theirs in zip(rounds, baseline, strict=False)
+        if ours and theirs
     ]
     return statistics.median(ratios) if ratios else None

@@ -10,9 +10,11 @@ def markdown(report: dict) -> str:
     """The report of `__main__` (its "machine", "versions", "cases" and "cold_start") as a page of markdown."""
     machine = report["machine"]
     lines = [
-        "# hawqtvm against other INT8 engines", "",
+        "# hawqtvm against other INT8 engines",
+        "",
         f"{machine['cpu']}, {machine['cores']} cores, {', '.join(machine['isa']) or 'no VNNI or AMX'}; "
-        f"{report['date']}; seeded random weights, the same for every system.", "",
+        f"{report['date']}; seeded random weights, the same for every system.",
+        "",
     ]
     for name in report["systems"]:
         versions = " ".join(f"{package} {report['versions'][package]}" for package in SYSTEMS[name].packages)
@@ -27,7 +29,8 @@ def markdown(report: dict) -> str:
 def _latency(cases: list[dict]) -> list[str]:
     lines = [
         "One inference from float32 NCHW to logits, milliseconds. Times: the median over rounds of the ratio to "
-        f"{BASELINE} in the same round; below 1 is faster. Error: L2 distance to the float32 logits.", "",
+        f"{BASELINE} in the same round; below 1 is faster. Error: L2 distance to the float32 logits.",
+        "",
         f"| model | batch | threads | system | median | min | IQR | times {BASELINE} | error |",
         "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -49,8 +52,10 @@ def _latency(cases: list[dict]) -> list[str]:
 def _cold_start(cold: dict) -> list[str]:
     lines = [
         f"Cold start: from process start to the first logits, {cold['model']}, batch {cold['batch']}, "
-        f"{cold['threads']} thread(s), milliseconds; a fresh process each time, files in the page cache.", "",
-        "| system | median | min | runs |", "| --- | ---: | ---: | ---: |",
+        f"{cold['threads']} thread(s), milliseconds; a fresh process each time, files in the page cache.",
+        "",
+        "| system | median | min | runs |",
+        "| --- | ---: | ---: | ---: |",
     ]
     for name, result in cold["systems"].items():
         if result.get("failed") or not result["ms"]:

@@ -26,21 +26,43 @@ def test_resnets_have_the_published_parameter_counts(build, count, tensors):
     assert len(module.state_dict()) == tensors
 
 
-@pytest.mark.parametrize(("build", "expected"), [
-    (resnet18, {
-        "conv1.weight": (64, 3, 7, 7), "bn1.running_var": (64,), "layer1.0.conv1.weight": (64, 64, 3, 3),
-        "layer1.1.bn2.bias": (64,), "layer2.0.conv1.weight": (128, 64, 3, 3),
-        "layer2.0.downsample.0.weight": (128, 64, 1, 1), "layer2.0.downsample.1.running_mean": (128,),
-        "layer3.1.conv2.weight": (256, 256, 3, 3), "layer4.0.downsample.0.weight": (512, 256, 1, 1),
-        "layer4.1.bn2.num_batches_tracked": (), "fc.weight": (1000, 512), "fc.bias": (1000,),
-    }),
-    (resnet50, {
-        "conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 1, 1), "layer1.0.bn3.weight": (256,),
-        "layer1.0.downsample.0.weight": (256, 64, 1, 1), "layer1.2.conv1.weight": (64, 256, 1, 1),
-        "layer2.3.conv3.weight": (512, 128, 1, 1), "layer3.5.conv2.weight": (256, 256, 3, 3),
-        "layer4.0.downsample.1.weight": (2048,), "layer4.2.conv3.weight": (2048, 512, 1, 1), "fc.weight": (1000, 2048),
-    }),
-])
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (
+            resnet18,
+            {
+                "conv1.weight": (64, 3, 7, 7),
+                "bn1.running_var": (64,),
+                "layer1.0.conv1.weight": (64, 64, 3, 3),
+                "layer1.1.bn2.bias": (64,),
+                "layer2.0.conv1.weight": (128, 64, 3, 3),
+                "layer2.0.downsample.0.weight": (128, 64, 1, 1),
+                "layer2.0.downsample.1.running_mean": (128,),
+                "layer3.1.conv2.weight": (256, 256, 3, 3),
+                "layer4.0.downsample.0.weight": (512, 256, 1, 1),
+                "layer4.1.bn2.num_batches_tracked": (),
+                "fc.weight": (1000, 512),
+                "fc.bias": (1000,),
+            },
+        ),
+        (
+            resnet50,
+            {
+                "conv1.weight": (64, 3, 7, 7),
+                "layer1.0.conv1.weight": (64, 64, 1, 1),
+                "layer1.0.bn3.weight": (256,),
+                "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+                "layer1.2.conv1.weight": (64, 256, 1, 1),
+                "layer2.3.conv3.weight": (512, 128, 1, 1),
+                "layer3.5.conv2.weight": (256, 256, 3, 3),
+                "layer4.0.downsample.1.weight": (2048,),
+                "layer4.2.conv3.weight": (2048, 512, 1, 1),
+                "fc.weight": (1000, 2048),
+            },
+        ),
+    ],
+)
 def test_resnets_have_torchvision_names_and_shapes(build, expected):
     state = build().state_dict()
     assert {key: tuple(state[key].shape) for key in expected} == expected
@@ -117,8 +139,11 @@ def test_checkpoints_survive_a_round_trip(tmp_path):
     for path in tmp_path.iterdir():
         loaded = load_model("digits", path)
         assert loaded.weights == TRAINED
-        assert all(torch.equal(value, state[key]) for key, value in loaded.module.state_dict().items()
-                   if "num_batches" not in key)
+        assert all(
+            torch.equal(value, state[key])
+            for key, value in loaded.module.state_dict().items()
+            if "num_batches" not in key
+        )
 
 
 def test_the_number_of_classes_is_the_checkpoint_s(tmp_path):
@@ -211,10 +236,14 @@ def test_another_network_s_checkpoint_gets_a_short_list():
     assert len(message) < 700
 
 
-@pytest.mark.parametrize(("key", "value", "said"), [
-    ("layer3.1.conv2.weight", float("nan"), "NaN or Inf"), ("fc.bias", float("inf"), "NaN or Inf"),
-    ("layer1.0.bn1.running_var", -1.0, "negative variance"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("layer3.1.conv2.weight", float("nan"), "NaN or Inf"),
+        ("fc.bias", float("inf"), "NaN or Inf"),
+        ("layer1.0.bn1.running_var", -1.0, "negative variance"),
+    ],
+)
 def test_bad_values_are_refused_by_tensor_name(tmp_path, key, value, said):
     state = digits_state()
     state[key].view(-1)[0] = value

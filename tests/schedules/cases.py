@@ -10,7 +10,7 @@ WIDE = 2**24  # int32 codes are clipped to this
 BLOCKED = "NCHW16c"
 INPUTS = [Format("uint8", BLOCKED), Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)]
 OUTPUTS = [*INPUTS, Format("int16", BLOCKED), Format("int32", BLOCKED)]
-VALUES = ("random", "most and least", "most and most", "alternating", "ends")
+VALUES = ("random", "small", "most and least", "most and most", "alternating", "ends")
 
 
 def code_limits(format: Format) -> tuple[int, int]:
@@ -27,6 +27,8 @@ def fill(rng, kind: str, low: int, high: int, shape, other: bool = False) -> np.
         return np.where(np.indices(shape).sum(0) % 2 == 0, low, high)
     if kind == "ends":
         return rng.choice([low, high], shape)
+    if kind == "small":  # a rescaling far above 1 clips anything larger, and then no rounding shows
+        low, high = max(low, -3), min(high, 3)
     return rng.integers(low, high + 1, shape)
 
 

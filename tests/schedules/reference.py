@@ -74,7 +74,7 @@ def pooled(x: np.ndarray, workload: MaxPool2d | AvgPool2d, padding_value: int, d
 
 
 def max_pool2d(x: np.ndarray, workload: MaxPool2d) -> np.ndarray:
-    return pooled(x, workload, -(2**40), workload.dilation).max(-1)
+    return pooled(x, workload, workload.x.limits[0], workload.dilation).max(-1)
 
 
 def avg_pool2d(x: np.ndarray, workload: AvgPool2d) -> np.ndarray:

@@ -50,3 +50,17 @@ def test_shares_of_several_tasks(needs_vnni):
     assert config.tasks == 2
     got = run(elementwise.build(config, workload), [x.store(codes)], OUTPUTS[0].shape(workload.dims), "uint8")
     np.testing.assert_array_equal(OUTPUTS[0].load(got, 16), elementwise_reference([codes], workload))
+
+
+@pytest.mark.parametrize("target", [TARGET, BASELINE], ids=["avx512", "baseline"])
+def test_scale_far_above_one(request, target):
+    """A shift too small for 32-bit sums, on values small enough that the rounding shows."""
+    if target is TARGET:
+        request.getfixturevalue("needs_vnni")
+    x = Format("int32", "NCHW16c")
+    workload = Elementwise((1, 16, 1, 11), (Rescaled(x, 0, 2**30 + 2**23 + 5, 24),) * 2, x, 3, -(2**24), 2**24)
+    config = elementwise.default(workload, 1)
+    codes = [np.arange(-88, 88).reshape(workload.dims), np.arange(176).reshape(workload.dims)]
+    stored = [x.store(q) for q in codes]
+    got = run(elementwise.build(config, workload), stored, x.shape(workload.dims), "int32", target)
+    np.testing.assert_array_equal(x.load(got, 16), elementwise_reference(codes, workload))

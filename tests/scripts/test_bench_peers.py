@@ -51,11 +51,18 @@ def report(**changes):
         "machine": {"cpu": "Some CPU", "cores": 2, "isa": ["avx2"]},
         "versions": dict.fromkeys(cli.PACKAGES, "1.0"),
         "systems": ["hawqtvm-int8", "onnxruntime", "openvino"],
-        "cases": [{"model": "resnet18", "batch": 1, "threads": 2, "systems": {
-            "hawqtvm-int8": {"rounds": [[10.0, 10.0], [20.0, 20.0]], "error": 0.031},
-            "onnxruntime": {"rounds": [[15.0, 15.0], [30.0, 30.0]], "error": 0.04},
-            "openvino": {"rounds": [[5.0]], "failed": "died | of\nthirst", "error": 0.1},
-        }}],
+        "cases": [
+            {
+                "model": "resnet18",
+                "batch": 1,
+                "threads": 2,
+                "systems": {
+                    "hawqtvm-int8": {"rounds": [[10.0, 10.0], [20.0, 20.0]], "error": 0.031},
+                    "onnxruntime": {"rounds": [[15.0, 15.0], [30.0, 30.0]], "error": 0.04},
+                    "openvino": {"rounds": [[5.0]], "failed": "died | of\nthirst", "error": 0.1},
+                },
+            }
+        ],
         "cold_start": None,
         **changes,
     }
@@ -78,8 +85,12 @@ def test_without_the_baseline_there_is_no_ratio():
 
 
 def test_the_cold_start_table():
-    cold = {"model": "resnet18", "batch": 1, "threads": 1, "systems": {
-        "hawqtvm-int8": {"ms": [300.0, 310.0, 290.0]}, "openvino": {"ms": [], "failed": "no"}}}
+    cold = {
+        "model": "resnet18",
+        "batch": 1,
+        "threads": 1,
+        "systems": {"hawqtvm-int8": {"ms": [300.0, 310.0, 290.0]}, "openvino": {"ms": [], "failed": "no"}},
+    }
     text = markdown(report(cases=[], cold_start=cold))
     assert "| hawqtvm-int8 | 300 | 290 | 3 |" in text
     assert "| openvino | failed: no | – | – |" in text
@@ -87,8 +98,13 @@ def test_the_cold_start_table():
 
 
 def test_options_refuse_what_they_do_not_know(capsys):
-    for wrong in (["--systems", "tflite"], ["--batches", "0"], ["--threads", "1,x"], ["--models", "vgg"],
-                  ["--rounds", "0"]):
+    for wrong in (
+        ["--systems", "tflite"],
+        ["--batches", "0"],
+        ["--threads", "1,x"],
+        ["--models", "vgg"],
+        ["--rounds", "0"],
+    ):
         with pytest.raises(SystemExit) as caught:
             cli.main(wrong)
         assert caught.value.code == 2
@@ -145,8 +161,13 @@ def test_ours_are_built_once_for_each_case_and_old_ones_go(tmp_path, monkeypatch
 
     monkeypatch.setitem(sys.modules, "hawqtvm.deploy", types.SimpleNamespace(deploy=deploy))
     monkeypatch.setitem(sys.modules, "hawqtvm.quantize", types.SimpleNamespace(quantize=quantize))
-    job = {"engine": "hawqtvm", "model": "digits", "folder": str(tmp_path), "sources": "new",
-           "cases": [["hawqtvm-int8", 1, 1], ["hawqtvm-int4", 8, 2]]}
+    job = {
+        "engine": "hawqtvm",
+        "model": "digits",
+        "folder": str(tmp_path),
+        "sources": "new",
+        "cases": [["hawqtvm-int8", 1, 1], ["hawqtvm-int4", 8, 2]],
+    }
     old = tmp_path / "digits" / "hawqtvm-int8-b1-t1-old"
     old.mkdir(parents=True)
     for _ in range(2):
@@ -157,7 +178,9 @@ def test_ours_are_built_once_for_each_case_and_old_ones_go(tmp_path, monkeypatch
         ("quantized digits", {"bits": 4, "batch": 8, "threads": 2, **common}),
     ]
     assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == [
-        "hawqtvm-int4-b8-t2-new", "hawqtvm-int8-b1-t1-new"]
+        "hawqtvm-int4-b8-t2-new",
+        "hawqtvm-int8-b1-t1-new",
+    ]
 
 
 def test_the_worker_does_not_import_torch():
@@ -197,7 +220,11 @@ def test_the_environment_is_installed_once_for_a_pyproject(tmp_path):
     def ensure(extras="peers", **more):
         return subprocess.run(
             ["bash", "-euc", f"source scripts/_env.sh; ensure_env {extras}; echo $PY"],
-            cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, check=False,
+            cwd=tmp_path,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def installs():
