@@ -7,7 +7,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.intrin import LANES, load
-from schedules.cpu.requantize import FAST_SHIFT, Scale, fast_epilogue
+from schedules.cpu.requantize import FAST_SHIFT, Scale, fast_epilogue, lifts
 from schedules.workload import Epilogue
 
 MAX_SHIFT = 62  # beyond it 2**(c-1) plus a product leaves int64
@@ -16,7 +16,9 @@ MAX_SHIFT = 62  # beyond it 2**(c-1) plus a product leaves int64
 def table_rows(epilogue: Epilogue | None) -> int:
     if epilogue is None:
         return 1
-    return 5 if fast_epilogue(epilogue) else 4
+    if not fast_epilogue(epilogue):
+        return 4
+    return 7 if lifts(epilogue) else 5
 
 
 def channel_table(blocks: int, epilogue: Epilogue | None, bias, b, c) -> np.ndarray:
@@ -29,12 +31,13 @@ def channel_table(blocks: int, epilogue: Epilogue | None, bias, b, c) -> np.ndar
 
     rows = [blocked(bias)]
     if epilogue:
-        fast = fast_epilogue(epilogue)
         if min(c) < max(epilogue.min_shift, 1) or max(c) > MAX_SHIFT:
             raise ValueError(f"shifts {min(c)}..{max(c)} are outside {epilogue.min_shift}..{MAX_SHIFT}")
         b, c = blocked(b), blocked(c, FAST_SHIFT)
         b_odd = b.reshape(blocks, -1, 2)[..., ::-1].reshape(blocks, LANES)
-        rows += [b, b_odd, c - 32, 1 << (c - FAST_SHIFT)] if fast else [b, b_odd, c]
+        lift = np.maximum(0, FAST_SHIFT - c)
+        fast = [b, b_odd, c + lift - 32, 1 << (c + lift - FAST_SHIFT), lift, (2**31 >> lift) - 1]
+        rows += fast[: table_rows(epilogue) - 1] if fast_epilogue(epilogue) else [b, b_odd, c]
     return np.ascontiguousarray(np.stack(rows, axis=1).astype("int32"))
 
 

@@ -10,9 +10,12 @@ from schedules.cpu.codes import load_codes, store_run
 from schedules.cpu.conv2d_geometry import Geometry
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.conv2d_staging import stage, staged_size
-from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, scratch, signed_nibbles, store, view
+from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, signed_nibbles, store, view
 from schedules.cpu.requantize import Scale, fast_epilogue, operand_term, sum_of_terms
 from schedules.workload import Conv2d
+
+NEAR_BLOCKS = 16  # input blocks of a register tile that stay in the first-level cache, with their weights
+PREFETCHED_BLOCKS = 4  # of a deeper tile: far enough ahead, and still there when they are read
 
 
 class Kernel:
@@ -92,13 +95,16 @@ class Kernel:
             for accumulator in row:
                 store(accumulator, 0, bias)
         kh, kw = geo.kernel
-        columns = 1 if geo.stem else kw
+        # a stem's words are a loop: neighbouring pixels share bytes, and LLVM would keep all of them in registers
+        columns, words, column_bytes = (geo.words, 1, 4) if geo.stem else (kw, geo.words, geo.dilation[1] * geo.pixel)
         with T.serial(geo.in_blocks) as block, T.serial(kh) as i, T.serial(columns) as j:
             tap = (block * kh + i) * columns + j
-            weights = T.bind(self.weights0 + tap * (geo.words * config.oc_tile * 64))
-            position = (i * geo.dilation[0] * self.width + j * geo.dilation[1]) * geo.pixel
+            weights = T.bind(self.weights0 + tap * (words * config.oc_tile * 64))
+            position = i * (geo.dilation[0] * self.width * geo.pixel) + j * column_bytes
             source = T.bind(start + block * self.block_bytes + position)
-            for word in range(geo.words):
+            if geo.kernel == (1, 1):
+                self._prefetch(source, block, row_tile)
+            for word in range(words):
                 vectors = [
                     T.bind(load(self.group_weights, weights + (word * config.oc_tile + k) * 64, "int8x64"))
                     for k in range(config.oc_tile)
@@ -109,6 +115,21 @@ class Kernel:
                         accumulator = accumulators[k][number]
                         store(accumulator, 0, dot4(load(accumulator, 0, "int32x16"), x, w))
         return accumulators
+
+    def _prefetch(self, source, block, row_tile: int):
+        """Ask for the same channel block of the next tile, or if that is too far ahead for one soon to come.
+
+        Pieces of a 1x1 convolution's input are too short for the hardware to foresee, and used once a tile.
+        """
+        config, geo = self.config, self.geo
+        near = geo.in_blocks * geo.strides[1] <= NEAR_BLOCKS
+        blocks = geo.in_blocks if near else PREFETCHED_BLOCKS
+        ahead = blocks * self.block_bytes
+        next_tile = ahead - geo.in_blocks * self.block_bytes + config.col_tile * geo.strides[1] * geo.pixel
+        line = T.bind(source + tirx.Select(block + blocks < geo.in_blocks, ahead, next_tile))
+        for row in range(row_tile):
+            first = line + row * geo.strides[0] * self.width * geo.pixel
+            prefetch(self.source, first, config.col_tile * geo.strides[1] * geo.pixel)
 
     def _finish(self, accumulators, group, image, row, column, row_tile: int):
         """Requantize a register tile and write it."""

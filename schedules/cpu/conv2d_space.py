@@ -9,7 +9,9 @@ from schedules.workload import Conv2d
 REGISTERS = 28  # accumulators; the other four hold weights and the broadcast input
 LATENCY = 5  # cycles of a dot product whose accumulator is the next one's
 NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
-FAR_BYTES_PER_CYCLE = 6  # from beyond it
+FAR_BYTES_PER_CYCLE = 8  # from beyond it
+LOADS_PER_CYCLE = 1.6
+STAGED_BYTES_PER_CYCLE = 12
 ROW_TILES = (1, 2, 3, 4)
 
 
@@ -69,10 +71,12 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
     group_bytes = geo.taps * geo.words * config.oc_tile * 64
     unpack = config.oc_groups * group_bytes / 32 if workload.weight_bits == 4 else 0
     weights = geo.out_blocks // config.oc_tile * group_bytes
-    held = config.images * geo.in_blocks * geo.staged_height(config.rows) * geo.staged_width * geo.pixel
-    staging = staged_size(geo, config.rows, config.images) / 12 if geo.staged else 0
+    held = staged_size(geo, config.rows, config.images)
+    staging = held / STAGED_BYTES_PER_CYCLE if geo.staged else 0
     far = config.oc_groups * group_bytes if weights > NEAR else 0  # weights leave the cache between two tasks
-    far += config.oc_groups * held if held > NEAR else held
+    far += held / (2 if workload.x.packed else 1)
+    if held > NEAR:  # and so does the input between two groups, when staged also before the first
+        far += held * (config.oc_groups + (1 if geo.staged else -1))
     task = compute + unpack + staging + far / FAR_BYTES_PER_CYCLE
     bands = -(-geo.out_height // config.rows)
     tasks = geo.batch // config.images * bands * (geo.out_blocks // config.oc_tile // config.oc_groups)
@@ -99,7 +103,9 @@ def _tile_cycles(geo: Geometry, row_tile: int, col_tile: int, oc_tile: int) -> f
 
 def _step(pixels: int, oc_tile: int) -> float:
     """Cycles of one reduction step of a register tile: dot products, their latency, or loads."""
-    return max(pixels * oc_tile / 2, LATENCY, (pixels + oc_tile) / 2)
+    accumulators, loads = pixels * oc_tile, pixels + oc_tile
+    spills = max(0, accumulators + oc_tile + 1 - 32)
+    return max(accumulators / 2, LATENCY, loads / LOADS_PER_CYCLE) + spills
 
 
 def _divisors(number: int) -> list[int]:

@@ -34,7 +34,7 @@ from schedules.cpu.intrin import (
     view,
     words_to_bytes,
 )
-from schedules.cpu.requantize import fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.requantize import clip, fast_epilogue, operand_term, sum_of_terms
 from schedules.workload import Dense
 
 NAME = "dense_vnni"
@@ -49,10 +49,15 @@ class Config:
 
 
 def formats(workload) -> tuple[Format, str] | None:
-    """Raw accumulators leave as plain NCHW, codes as NCHW16c."""
+    """Accumulators and logits leave as plain NCHW, codes for another layer as NCHW16c."""
     if not isinstance(workload, Dense) or workload.x.code not in ("uint4", "uint8"):
         return None
-    return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW16c" if workload.epilogue else "NCHW"
+    return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW" if _leaves_plain(workload) else "NCHW16c"
+
+
+def _leaves_plain(workload: Dense) -> bool:
+    epilogue = workload.epilogue
+    return epilogue is None or (epilogue.out.code == "int32" and epilogue.residual is None)
 
 
 def check(config: Config, workload: Dense) -> str | None:
@@ -61,8 +66,8 @@ def check(config: Config, workload: Dense) -> str | None:
         return "input must be uint4 or uint8 in NCHW16c"
     epilogue = workload.epilogue
     written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
-    if any(format.layout != "NCHW16c" for format in written):
-        return "codes leave in NCHW16c"
+    if any(format.layout != wanted[1] for format in written):
+        return f"output and residual must be {wanted[1]}"
     if config.batch_tile * config.oc_tile > REGISTERS:
         return f"more than {REGISTERS} accumulators"
     if config.batch_tile > workload.batch or config.oc_tile > _blocks(workload.out_channels):
@@ -87,9 +92,10 @@ def default(workload: Dense, threads: int) -> Config:
 
 
 def _rounds(config: Config, workload: Dense, blocks: int, threads: int) -> float:
-    """Cycles of one word on the busiest thread: dot products at two a cycle, their latency, or the loads."""
-    accumulators = config.batch_tile * config.oc_tile
-    step = max(accumulators / 2, 5, (config.batch_tile + config.oc_tile) / 2)
+    """Cycles of one word on the busiest thread: vector operations at two a cycle, their latency, or the loads."""
+    unpacking = 3.5 if workload.weight_bits == 4 else 0
+    operations = (config.batch_tile + unpacking) * config.oc_tile
+    step = max(operations / 2, 5, (config.batch_tile + config.oc_tile) / 2)
     groups = -(-blocks // config.oc_tile)
     return -(-groups // threads) * -(-workload.batch // config.batch_tile) * (step + 1)
 
@@ -196,17 +202,19 @@ class _Kernel:
         scale = load_scale(self.table, epilogue, block) if epilogue else None
         for r, accumulator in enumerate(accumulators):
             value = load(accumulator, 0, "int32x16")
-            if epilogue is None:
-                count = channels - (self.out_blocks - 1) * BLOCK if last else LANES
-                store_first(self.out, (row + r) * channels + block * BLOCK, value, count)
-                continue
             pixel = T.bind((row + r) * self.out_blocks + block)
-            terms, fast = [(value, scale)], fast_epilogue(epilogue)
-            if epilogue.residual:
-                codes = load_codes(self.residual, pixel, epilogue.residual.format)
-                terms.append(operand_term(codes, epilogue.residual, fast))
-            codes = sum_of_terms(terms, epilogue.zero_point, epilogue.lo, epilogue.hi, fast)
-            store_run(self.out, pixel, [codes], epilogue.out, epilogue.lo, epilogue.hi)
+            if epilogue:
+                terms, fast = [(value, scale)], fast_epilogue(epilogue)
+                if epilogue.residual:
+                    codes = load_codes(self.residual, pixel, epilogue.residual.format)
+                    terms.append(operand_term(codes, epilogue.residual, fast))
+                value = sum_of_terms(terms, epilogue.zero_point, epilogue.lo, epilogue.hi, fast)
+            if _leaves_plain(self.workload):
+                count = channels - (self.out_blocks - 1) * BLOCK if last else LANES
+                value = clip(value, epilogue.lo, epilogue.hi) if epilogue else value
+                store_first(self.out, (row + r) * channels + block * BLOCK, value, count)
+            else:
+                store_run(self.out, pixel, [value], epilogue.out, epilogue.lo, epilogue.hi)
 
 
 def constants(config: Config, workload: Dense, weight, bias, b=None, c=None) -> list[np.ndarray]:

@@ -4,13 +4,18 @@
 
 - fast: all shifts are at least 33, so the rounding addend has no bits in the low half of the product and
   ``(v*b + 2**(c-1)) >> c == (hi(v*b) + 2**(c-33)) >> (c-32)``: one 32-bit add and shift for all 16 lanes.
+  Where ``c`` is smaller, v is first clamped to ``+-2**(c-2)`` and shifted left by ``33 - c``: what the clamp changes is
+  scaled to at least 2**28 either way, far outside of the codes it is clipped to later.
 - wide: everything up to the clip stays in 64 bits.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 from tvm import tirx
 
+from hawqtvm.qnn.formats import STORAGE
 from schedules.cpu.intrin import LANES, pick, splat, view
 from schedules.workload import Epilogue, Rescaled
 
@@ -25,6 +30,8 @@ class Scale:
     b_odd: object
     shift: object  # c, or c - 32 for the fast way
     rounding: object = None  # 2**(c-33), only for the fast way
+    lift: object = None  # max(0, 33 - c), only if there may be such lanes
+    bound: object = None  # greatest |v| that can be lifted
 
 
 def fits_fast(reach: int, b: int, c: int) -> bool:
@@ -38,20 +45,59 @@ def lift(c: int) -> int:
 
 
 def fast_operand(operand: Rescaled) -> bool:
-    """int32 codes are clipped to +-2**24 where they are made."""
+    return fits_fast(operand_reach(operand), operand.b, operand.c)
+
+
+def operand_reach(operand: Rescaled) -> int:
+    """The greatest ``|q - zero_point|``; int32 codes are clipped to +-2**24 where they are made."""
     low, high = (-(2**24), 2**24) if operand.format.code == "int32" else operand.format.limits
-    reach = max(abs(low - operand.zero_point), abs(high - operand.zero_point))
-    return fits_fast(reach, operand.b, operand.c)
+    return max(abs(low - operand.zero_point), abs(high - operand.zero_point))
 
 
 def fast_epilogue(epilogue: Epilogue) -> bool:
-    return epilogue.min_shift >= FAST_SHIFT and (epilogue.residual is None or fast_operand(epilogue.residual))
+    residual = epilogue.residual
+    if residual and not fast_operand(residual):
+        return False
+    if not lifts(epilogue):
+        return True
+    added = operand_reach(residual) * residual.b >> residual.c if residual else 0
+    return epilogue.min_shift >= 4 and max(-epilogue.lo, epilogue.hi, added) <= 2**26
+
+
+def lifts(epilogue: Epilogue) -> bool:
+    """Whether there may be channels whose accumulators must be clamped and shifted to go the fast way."""
+    return epilogue.min_shift < FAST_SHIFT
 
 
 def operand_term(q, operand: Rescaled, fast: bool):
     """int32x16 codes of an addition's operand -> a term of :func:`sum_of_terms`."""
+    short = short_scale(operand) if fast else None
+    if short:
+        multiplier, offset, shift = short
+        return (q * splat(multiplier, "int32") + splat(offset, "int32")) >> splat(shift, "int32"), None
     value = q - splat(operand.zero_point, "int32") if operand.zero_point else q
     return scalar_term(value, operand.b, operand.c, fast)
+
+
+@cache
+def short_scale(operand: Rescaled) -> tuple[int, int, int] | None:
+    """``(m, r, s)`` with ``(q*m + r) >> s`` equal to the rescaled operand for each of its codes, m below 2**15.
+
+    Codes of at most 8 bits are few enough to try all; the product then is one vpmaddwd.  None if no numbers were found.
+    """
+    if STORAGE[operand.format.code] != "uint8":
+        return None
+    low, high = operand.format.limits
+    q = np.arange(low, high + 1, dtype="int64")
+    wanted = ((q - operand.zero_point) * operand.b + (1 << (operand.c - 1))) >> operand.c
+    for shift in range(30, 0, -1):
+        floor = (operand.b << shift) >> operand.c
+        for multiplier in (floor, floor + 1):
+            least = int(((wanted << shift) - q * multiplier).max())
+            most = int((((wanted + 1) << shift) - q * multiplier).min()) - 1
+            if multiplier < 2**15 and least <= most and max(abs(least), abs(most)) < 2**30:
+                return multiplier, least, shift
+    return None
 
 
 def scalar_term(value, b: int, c: int, fast: bool):
@@ -102,7 +148,11 @@ def _products(value, scale: Scale):
     return _even(value) * _even(scale.b), _odd(value) * _even(scale.b_odd)
 
 
-def _rescale_fast(value, scale: Scale):
+def _rescale_fast(value, scale: Scale | None):
+    if scale is None:  # done already
+        return value
+    if scale.lift is not None:
+        value = tirx.min(tirx.max(value, -scale.bound), scale.bound) << scale.lift
     even, odd = (view("int32x16", product) for product in _products(value, scale))
     high = pick([even, odd], [lane + 1 if lane % 2 == 0 else lane + LANES for lane in range(LANES)])
     return (high + scale.rounding) >> scale.shift

@@ -12,7 +12,9 @@ def open_hawqtvm(path: str, batch: int, threads: int) -> Infer:
     """hawqtvm's runtime; the artifact was compiled for this batch and thread count."""
     from hawqtvm.runtime import load
 
-    return load(path, threads=threads)
+    model = load(path, threads=threads)
+    scale = np.float32(model.logits_scale)
+    return lambda images: model(images) * scale
 
 
 def open_onnxruntime(path: str, batch: int, threads: int) -> Infer:

@@ -1,0 +1,79 @@
+"""The levels a library can be built for, and which one this machine is."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hawqtvm.errors import BadInput
+from hawqtvm.runtime.cpu import cpu_features
+from schedules import target as targets
+from schedules.target import TARGETS, find_target
+
+NAMES = [target.name for target in TARGETS]
+
+
+@pytest.fixture
+def features(monkeypatch):
+    """Makes the machine have these features."""
+    return lambda present: monkeypatch.setattr(targets, "cpu_features", lambda: frozenset(present))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_native_is_the_level_whose_features_are_all_there(features, target):
+    features(target.features)
+    assert find_target("native") is find_target() is target
+    features({*target.features, "sgx", "avx512_fp16"})
+    assert find_target("native") is target
+
+
+@pytest.mark.parametrize("target", TARGETS[:-1], ids=lambda target: target.name)
+def test_one_feature_less_is_a_level_less(features, target):
+    below = TARGETS[TARGETS.index(target) + 1]
+    for missing in set(target.features) - set(below.features):
+        features(set(target.features) - {missing})
+        assert find_target("native") is below, missing
+
+
+def test_unknown_processor_takes_the_lowest_level(features):
+    features(())
+    assert find_target("native").name == "x86-64"
+
+
+def test_each_level_holds_the_one_below():
+    for better, worse in zip(TARGETS, TARGETS[1:-1], strict=False):
+        assert set(better.features) > set(worse.features)
+    assert [target.name for target in TARGETS if target.vnni] == ["avx512-vnni"]
+
+
+def test_native_is_what_this_machine_reports():
+    present = cpu_features()
+    native = find_target("native")
+    assert present.issuperset(native.features)
+    for better in TARGETS[: TARGETS.index(native)]:
+        assert not present.issuperset(better.features)
+
+
+def test_llvm_agrees_on_the_features():
+    """What LLVM may emit for a level, the features that the runtime asks for cover: vectors by their widths."""
+    import tvm
+
+    has = tvm.get_global_func("target.target_has_feature")
+    flags = {"avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "avx512bw": "avx512bw", "avx512_vnni": "avx512vnni"}
+    for target in TARGETS:
+        for flag, llvm in flags.items():
+            assert bool(has(llvm, target.tvm)) == (flag in target.features), (target.name, flag)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_by_name(name):
+    assert find_target(name).name == name
+    assert find_target(name).tvm.kind.name == "llvm"
+
+
+@settings(max_examples=30, derandomize=True)
+@given(st.text().filter(lambda name: name not in [*NAMES, "native"]))
+def test_unknown_names_are_refused_with_the_known_ones(name):
+    with pytest.raises(BadInput, match="unknown target") as error:
+        find_target(name)
+    assert all(known in str(error.value) for known in ("native", *NAMES))
+    assert "\n" not in str(error.value)
