@@ -15,7 +15,10 @@ SAMPLES_A_BATCH = 2**15
 
 def checked_batch(batch, input_dims: tuple[int, int, int] | None) -> np.ndarray:
     """A float32 ``(N, C, H, W)`` array of the model's input shape without NaN; BadInput otherwise."""
-    images = np.asarray(batch, "float32")
+    try:
+        images = np.asarray(batch, "float32")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"a calibration batch is no array of images ({error}); give images (N, C, H, W) only") from None
     if images.ndim != 4 or (input_dims and images.shape[1:] != tuple(input_dims)):
         wanted = f"(N, {', '.join(map(str, input_dims))})" if input_dims else "(N, C, H, W)"
         raise BadInput(f"a calibration batch has shape {images.shape}; the model takes {wanted}")
@@ -34,7 +37,8 @@ class Observer:
 
     def see(self, values: np.ndarray) -> None:
         flat = values.ravel()
-        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
+        # numpy's extremes keep a NaN that Python's would drop
+        self.low, self.high = float(np.minimum(self.low, flat.min())), float(np.maximum(self.high, flat.max()))
         # an odd step, so that it does not always meet the same image column
         self.parts.append(flat[:: max(1, flat.size // SAMPLES_A_BATCH) | 1].copy())
 
@@ -49,10 +53,10 @@ def calibrate(
 
     Raises BadInput for an empty set, NaN, a wrong shape, or an activation that is not finite.
     """
-    wanted = {t.ranges for t in graph.tensors.values() if t.kind != "accumulator"}
-    seen: dict[str, Observer] = {name: Observer() for name in wanted}
+    # in the steps' order, so that every run writes the same and the first tensor that overflows is named
+    seen = {t.ranges: Observer() for t in graph.tensors.values() if t.kind != "accumulator"}
     count = 0
-    with Progress("calibration batch") as progress:
+    with Progress("calibration batches") as progress:
         for batch in batches:
             for name, values in run_float(graph, weights, checked_batch(batch, graph.input_dims)):
                 if name in seen:
@@ -67,7 +71,7 @@ def calibrate(
     if seen["input"].low == seen["input"].high == 0:
         raise BadInput("every calibration image is zero: there is no range to quantize; give real images")
     ranges, constant = {}, [name for name, o in seen.items() if o.low == o.high == 0]
-    with Progress("range", len(seen)) as progress:
+    with Progress("ranges", len(seen)) as progress:
         for name, observer in seen.items():
             values = observer.values()
             codes = {f"uint{bits}": affine(*activation_range(values, method, bits), bits) for bits in (4, 8)}

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import tvm
 from tvm import relax, te, tirx
+from tvm.support import cc
 
 import hawqtvm
 from hawqtvm.console import Progress, note
+from hawqtvm.errors import BadInput
 from hawqtvm.files import sha256_file
 from hawqtvm.qnn.model import Arithmetic, Quantization
 from hawqtvm.runtime.artifact import KIND, VERSION
@@ -68,15 +70,18 @@ def kernel_row(kernel: Kernel) -> dict:
 def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, directory: Path) -> dict:
     """Compiles into ``directory``/model.so and returns the manifest's parts that describe it.
 
-    Raises CheckFailed when the program cannot be proved integer-only and free of overflow.
+    Raises CheckFailed when the program cannot be proved integer-only and free of overflow, BadInput where no C compiler
+    works.
     """
+    if cc.get_cc() is None:
+        raise BadInput("no C compiler found, with which TVM links the library: install gcc or clang, or set CXX")
     graph, started = arithmetic.graph, time.monotonic()
-    with Progress("kernel", None) as progress:
+    with Progress("kernels") as progress:
         mod, kernels = lower(Context(arithmetic, batch, target, threads), progress)
     mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
     note(f"compiling {len(kernels)} kernels for {target.name} ...")
     library = directory / LIBRARY
-    build(mod, target.tvm).export_library(str(library))
+    link(build(mod, target.tvm), library)
     note(f"compiled in {time.monotonic() - started:.1f} s")
     quantization, output = arithmetic.tensors["input"], arithmetic.tensors[graph.output.name]
     channels, height, width = graph.output.dims
@@ -110,6 +115,15 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
         "layers": [kernel_row(k) for k in kernels],
         "size": {"weights": weight_bytes(arithmetic), "library": library.stat().st_size},
     }
+
+
+def link(executable: tvm.runtime.Executable, library: Path) -> None:
+    """Writes the shared library; BadInput when the C compiler cannot."""
+    try:
+        executable.export_library(str(library))
+    except (RuntimeError, FileNotFoundError, PermissionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise BadInput(f"{cc.get_cc()} cannot link {library.name} ({reason}): repair it, or set CXX") from error
 
 
 def weight_bytes(arithmetic: Arithmetic) -> int:

@@ -14,13 +14,15 @@ import numpy as np
 from hawqtvm.console import Parser, command, note, print_json, table
 from hawqtvm.errors import BadInput
 from hawqtvm.plan import Plan, load_plan, uniform
+from hawqtvm.qnn.model import RESIDUALS
+from hawqtvm.runtime.artifact import KIND, MANIFEST
 
 if TYPE_CHECKING:
     from hawqtvm.data import Images
     from hawqtvm.qnn.model import QuantizedModel
+    from schedules.target import CpuTarget
 
 ARTIFACTS = Path("artifacts")
-RESIDUALS = ("int16", "int32", "uint8")
 PROFILE_SECONDS = 2.0
 
 
@@ -62,27 +64,21 @@ def deploy(
     Raises BadInput (a plan that does not fit, an unknown target, a place that cannot be written) and CheckFailed (a
     proof that fails, a library that differs from PyTorch).
     """
-    from hawqtvm.checkpoint import write_checkpoint
+    from hawqtvm.checkpoint import weights_sha256, write_checkpoint
     from hawqtvm.compile import compile_library, provenance
     from hawqtvm.files import atomic_directory
     from hawqtvm.qnn.model import Arithmetic
     from hawqtvm.runtime.cpu import cpu_features
     from hawqtvm.verify import REFERENCE
-    from schedules.target import find_target
 
     plan = bits if isinstance(bits, Plan) else Plan(bits, "plan") if isinstance(bits, dict) else uniform(bits)
-    plan.check_belongs(quantized.name, checkpoint_sha256)
+    plan.check_belongs(quantized.name, checkpoint_sha256 or (plan.checkpoint and weights_sha256(quantized)))
     layer_bits = quantized.bits(plan.bits)
-    if not isinstance(batch, int) or batch < 1:
-        raise BadInput(f"batch {batch!r}: give a number of images, 1 or more")
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
-    if not isinstance(threads, int) or threads < 1:
-        raise BadInput(f"threads {threads!r}: give a number, 1 or more")
-    level = find_target(target)
+    threads, level = machine(batch, threads, target)
     out = Path(out) if out is not None else default_out(quantized.name, plan.name)
     runs_here = cpu_features().issuperset(level.features)
     arithmetic = Arithmetic(quantized, layer_bits, residual)
-    with atomic_directory(out) as directory:
+    with atomic_directory(out, MANIFEST, KIND) as directory:
         manifest = compile_library(arithmetic, batch, level, threads, directory)
         (directory / REFERENCE).mkdir()
         digest = write_checkpoint(quantized, directory / REFERENCE)
@@ -90,19 +86,31 @@ def deploy(
             "plan": {**plan.to_json(), "name": plan.name, "model": quantized.name, "bits": layer_bits},
             "provenance": provenance() | {"checkpoint_sha256": digest, "quantization": quantized.provenance},
         }
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
         if not runs_here and (verify or measure):
             note(f"this machine cannot run {level.name}: built, neither verified nor measured")
         layers, network = examine(
             directory, quantized, runs_here and verify, runs_here and measure, labelled if runs_here else None
         )
         manifest["measured"] = network
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return Deployment(out, layers, network)
 
 
+def machine(batch: int, threads: int | None, target: str) -> "tuple[int, CpuTarget]":
+    """The threads and the processor to compile for; BadInput when they or the batch make no sense."""
+    from schedules.target import find_target
+
+    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    for name, value in (("batch", batch), ("threads", threads)):
+        if type(value) is not int or value < 1:
+            raise BadInput(f"{name} {value!r}: give a whole number, 1 or more")
+    return threads, find_target(target)
+
+
 def default_out(model: str, plan: str) -> Path:
-    return ARTIFACTS / re.sub(r"[^A-Za-z0-9_.-]", "-", f"{model}-{plan}")
+    name = plan if plan.startswith(model) else f"{model}-{plan}"
+    return ARTIFACTS / re.sub(r"[^A-Za-z0-9_.-]", "-", name)
 
 
 def examine(
@@ -114,7 +122,7 @@ def examine(
     from hawqtvm.source import accuracy
     from hawqtvm.verify import verify as verify_artifact
 
-    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest = json.loads((directory / MANIFEST).read_text())
     exact = {row.layer: True for row in verify_artifact(directory)} if verify else {}
     network = {
         "model": manifest["model"],
@@ -170,6 +178,9 @@ def show(deployment: Deployment) -> str:
     def cell(value, text: str = "{}") -> str:
         return "-" if value is None else text.format(value)
 
+    def fact(value, text: str) -> str:
+        return "not measured" if value is None else text.format(value)
+
     rows = [
         [
             r["name"],
@@ -189,11 +200,12 @@ def show(deployment: Deployment) -> str:
         ("plan", n["plan"]),
         ("batch, threads", f"{n['batch']}, {n['threads']}"),
         ("target, residual", f"{n['target']}, {n['residual']}"),
-        ("latency", cell(n["ms"], "{:.3f} ms")),
-        ("throughput", cell(n["images_per_second"], "{:.0f} images/s")),
+        ("latency", fact(n["ms"], "{:.3f} ms")),
+        ("throughput", fact(n["images_per_second"], "{:.0f} images/s")),
         ("weights", f"{n['weight_bytes'] / 1e6:.3f} MB"),
         ("library", f"{n['library_bytes'] / 1e6:.3f} MB"),
-        ("accuracy float / int", f"{cell(n['accuracy_float'], '{:.2f} %')} / {cell(n['accuracy_int'], '{:.2f} %')}"),
+        ("accuracy, float", fact(n["accuracy_float"], "{:.2f} %")),
+        ("accuracy, integer", fact(n["accuracy_int"], "{:.2f} %")),
         ("equal to PyTorch", "yes, every code of every tensor" if n["exact"] else "not verified"),
         ("artifact", deployment.path),
     ]
@@ -202,25 +214,40 @@ def show(deployment: Deployment) -> str:
 
 
 def main(argv: Sequence[str] | None) -> int:
-    from hawqtvm.source import DEFAULT_MODEL, Source, add_options, from_options, labelled_images, quantize_source
+    from hawqtvm.files import check_directory
+    from hawqtvm.quantize import quantize_source
+    from hawqtvm.source import DEFAULT_MODEL, Source, add_options, from_options, labelled_images
 
     parser = Parser("deploy", "Builds, verifies and measures an integer-only library from a model and a plan of bits.")
     parser.add_argument("--bits", default="8", help="a plan.json, or 4 or 8 for all layers (default: %(default)s)")
     add_options(parser)
     parser.add_argument("--target", default="native", help="native, avx512-vnni, avx2 or x86-64 (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="images a call (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="default: the CPUs this process may use")
-    parser.add_argument("--residual", choices=RESIDUALS, default="int16", help="residual stream (default: %(default)s)")
-    parser.add_argument("--out", help="the artifact's directory (default: artifacts/<model>-<plan>)")
+    parser.add_argument("--batch", metavar="N", type=int, default=1, help="images a call (default: %(default)s)")
+    parser.add_argument(
+        "--threads", metavar="N", type=int, help="threads a call (default: the CPUs this process may use)"
+    )
+    parser.add_argument(
+        "--residual", choices=RESIDUALS, default="int16", help="type of the residual stream (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="the artifact's directory; the quantized model is kept beside it (default: artifacts/<model>-<plan>)",
+    )
     options = parser.parse_args(argv)
     plan, source = load_plan(options.bits), from_options(options)
+    machine(options.batch, options.threads, options.target)  # before the long work, as the place below
     if source.model is None and not source.quantized:
         source = Source(**{**vars(source), "model": plan.model or DEFAULT_MODEL})
     elif source.model is not None:
         plan.check_belongs(source.model, None)
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", source.model or "")
+    if options.out:
+        check_directory(options.out, MANIFEST, KIND)
     cache = (Path(options.out).parent if options.out else ARTIFACTS) / f"{name}.checkpoint"
     quantized, digest = quantize_source(source, None if source.quantized else cache)
+    plan.check_belongs(quantized.name, digest)  # before images are loaded
+    quantized.bits(plan.bits)
     result = deploy(
         quantized,
         plan,

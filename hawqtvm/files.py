@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hawqtvm.errors import BadInput
 
-OURS = ("manifest.json", "checkpoint.json")  # a directory holding one of these may be replaced
+HEAD = 4096  # bytes of a marker file in which its kind stands
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -41,14 +41,15 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
 
 
 @contextmanager
-def atomic_directory(path: str | os.PathLike):
+def atomic_directory(path: str | os.PathLike, marker: str, kind: str):
     """Yield a fresh directory beside ``path`` to fill; on leaving, it takes the place of ``path``.
 
-    On any exception, an interrupt too, the fresh directory is removed and ``path`` stays as it was.  BadInput when
-    ``path`` holds something that hawqtvm did not write, or when the place cannot be written.
+    What is there may only be nothing, an empty directory, or an older one of the same ``kind``, as its file ``marker``
+    says.  On any exception, an interrupt too, the fresh directory is removed and ``path`` stays as it was.  BadInput
+    when ``path`` holds anything else, or when the place cannot be written.
     """
     path = _target(path)
-    _refuse_foreign(path)
+    _refuse_foreign(path, marker, kind)
     fresh, old = _beside(path), _beside(path)
     try:
         with _naming(path):
@@ -64,7 +65,7 @@ def atomic_directory(path: str | os.PathLike):
         with _naming(path):
             for entry in [*fresh.rglob("*"), fresh]:
                 _sync(entry)
-            _refuse_foreign(path)  # it may have been made in the meantime
+            _refuse_foreign(path, marker, kind)  # it may have been made in the meantime
             if path.exists():
                 path.rename(old)
             fresh.rename(path)
@@ -74,6 +75,15 @@ def atomic_directory(path: str | os.PathLike):
             old.rename(path)  # interrupted between the two renames
         _forget(fresh)
         _forget(old)
+
+
+def check_directory(path: str | os.PathLike, marker: str, kind: str) -> None:
+    """BadInput where :func:`atomic_directory` would find no place: for asking before long work, not after it."""
+    path = _target(path)
+    _refuse_foreign(path, marker, kind)
+    above = next(p for p in path.parents if p.exists())
+    if not above.is_dir():
+        raise BadInput(f"cannot write {path}: {above} is a file; choose another place")
 
 
 def read_json(path: str | os.PathLike, kind: str, version: int) -> dict:
@@ -138,14 +148,22 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Path, marker: str, kind: str) -> None:
     with _naming(path):
         if not path.exists():
             return
         if not path.is_dir():
             raise BadInput(f"cannot write the directory {path}: a file has that name; choose another")
-        if any(path.iterdir()) and not any((path / name).is_file() for name in OURS):
-            raise BadInput(f"{path} holds files that hawqtvm did not write; choose another directory, or empty it")
+        if any(path.iterdir()) and not _says(path / marker, kind):
+            raise BadInput(f"{path} is not empty and not a {kind}; choose another directory, or empty it")
+
+
+def _says(marker: Path, kind: str) -> bool:
+    """Whether the file names the kind, be it cut short after that."""
+    if not marker.is_file():
+        return False
+    with marker.open("rb") as file:
+        return json.dumps(kind).encode() in file.read(HEAD)
 
 
 def _forget(path: Path) -> None:

@@ -71,7 +71,7 @@ def load_plan(text: str) -> Plan:
         raise BadInput(
             f'{path} is not a plan: it needs {{"version": {VERSION}, "model": ..., "bits": {{layer: 4 or 8}}}}'
         )
-    if data.get("version") != VERSION:
+    if type(data.get("version")) is not int or data["version"] != VERSION:
         raise BadInput(f"{path} is a plan of version {data.get('version')!r}; this hawqtvm reads version {VERSION}")
     for layer, bits in data["bits"].items():
         if type(bits) is not int or bits not in (4, 8):
@@ -79,4 +79,7 @@ def load_plan(text: str) -> Plan:
     for key in ("model", "checkpoint"):
         if not isinstance(data.get(key), str | None):
             raise BadInput(f"{path}: {key!r} must be a string, not {data[key]!r}")
-    return Plan(data["bits"], path.stem, data.get("model"), data.get("checkpoint"), data.get("provenance") or {})
+    provenance = data.get("provenance") or {}
+    if not isinstance(provenance, dict):
+        raise BadInput(f"{path}: 'provenance' must be an object, not {provenance!r}")
+    return Plan(data["bits"], path.stem, data.get("model"), data.get("checkpoint"), provenance)

@@ -1,19 +1,27 @@
 """Stage 1: a float module and calibration images -> a quantized model with the parameters for 4 and for 8 bits."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
+from hawqtvm.checkpoint import FORMAT, MANIFEST, load_checkpoint, save_checkpoint
 from hawqtvm.console import Parser, Progress, command, note, print_json, table
 from hawqtvm.errors import BadInput
+from hawqtvm.files import check_directory
 from hawqtvm.qnn.graph import Graph
 from hawqtvm.qnn.model import LayerWeights, Quantization, QuantizedModel
 from hawqtvm.qnn.quantizers import METHODS, weight_codes, weight_scales
+from hawqtvm.source import Source, add_options, calibration_images, fingerprint, float_model, from_options
 
 SAMPLES = 8
+CALIBRATION_BATCH = 32
 # a channel's scale keeps its bias below 2**28 and its rescaling factor in a dyadic number's reach
 BIAS_LIMIT = 2.0**28
 SMALLEST_SCALE = 2.0**-20
+COMPARED = 2  # images on which the traced graph is held against the module
+TRACED_ERROR = 1e-3
 
 
 def quantize(
@@ -42,11 +50,13 @@ def quantize(
     if not batches:
         raise BadInput("the calibration set is empty; give at least one image")
     first = checked_batch(batches[0], None)
-    steps, weights = trace(module, first.shape[1:])
-    if not weights:
-        raise BadInput("the model has no convolution and no linear layer: there is nothing to quantize")
-    graph = build_graph(tuple(first.shape[1:]), steps)
-    ranges, constant = calibrate(graph, weights, batches, activation_range)
+    with evaluating(module):
+        steps, weights = trace(module, first.shape[1:])
+        if not weights:
+            raise BadInput("the model has no convolution and no linear layer: there is nothing to quantize")
+        graph = build_graph(tuple(first.shape[1:]), steps)
+        ranges, constant = calibrate(graph, weights, batches, activation_range)
+        check_traced(module, graph, weights, first[:COMPARED])
     warnings = [f"activation {name} is 0 on all calibration images" for name in constant]
     layers = {}
     with Progress("weights", len(graph.layers)) as progress:
@@ -76,6 +86,34 @@ def quantize(
     return model
 
 
+@contextmanager
+def evaluating(module):
+    """The module in eval mode; afterwards each of its parts is in the mode it was in."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
+
+
+def check_traced(module, graph: Graph, weights: dict[str, tuple], images: np.ndarray) -> None:
+    """BadInput when the steps do not compute what the module does: torch.fx cannot see everything."""
+    import torch
+
+    from hawqtvm.qnn.reference import last, run_float
+
+    with torch.no_grad():
+        expected = module(torch.from_numpy(images.copy())).numpy().ravel()
+    error = np.linalg.norm(last(run_float(graph, weights, images)).ravel() - expected)
+    if not error <= TRACED_ERROR * max(float(np.linalg.norm(expected)), 1e-6):
+        raise BadInput(
+            f"torch.fx does not trace {type(module).__name__} faithfully (its output differs by {error:g}): write "
+            "`x = x + y` instead of `x += y`, and leave out what depends on training or on values"
+        )
+
+
 def quantize_layer(
     graph: Graph, name: str, weight: np.ndarray, bias: np.ndarray, ranges: dict, method: str
 ) -> tuple[LayerWeights, list[int]]:
@@ -96,34 +134,64 @@ def quantize_layer(
     return LayerWeights(weight, bias, codes, scales), empty.tolist()
 
 
-def main(argv: Sequence[str] | None) -> int:
-    from hawqtvm.source import add_options, from_options, quantize_source
+def weight_error(layer: LayerWeights, bits: int) -> float:
+    """Normalized L2 of the quantized weight from the float one."""
+    scales = layer.scales[bits].reshape(-1, *[1] * (layer.weight.ndim - 1))
+    error = np.linalg.norm(layer.codes[bits] * scales - layer.weight)
+    return float(error / max(np.linalg.norm(layer.weight), 1e-15))
 
+
+def quantize_source(source: Source, cache: Path | None = None) -> tuple[QuantizedModel, str | None]:
+    """The quantized model a source names, and its weights' sha256 where it is on disk.
+
+    A quantized checkpoint is loaded.  Anything else is quantized, unless ``cache`` already holds the result of the same
+    model, weights, data and options; the result is kept there.
+    """
+    if source.quantized:
+        quantized, identity = load_checkpoint(source.checkpoint)
+        if source.model not in (None, quantized.name):
+            raise BadInput(f"{source.checkpoint} is a checkpoint of {quantized.name}, not of {source.model}")
+        return quantized, identity.sha256
+    model = float_model(source)
+    origin = fingerprint(source, model)
+    if cache is not None and (cache / MANIFEST).is_file():
+        try:
+            quantized, identity = load_checkpoint(cache)
+        except BadInput as error:
+            note(f"{error}; quantizing again")
+        else:
+            if quantized.provenance.get("fingerprint") == origin:
+                note(f"quantized already: {cache}")
+                return quantized, identity.sha256
+    images = calibration_images(source, model)
+    batches = [images.images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH)]
+    quantized = quantize(
+        model.module,
+        batches,
+        model.name,
+        source.activation_range,
+        source.weight_range,
+        {"weights": model.weights, "calibration": images.name, "fingerprint": origin},
+    )
+    return quantized, save_checkpoint(quantized, cache) if cache is not None else None
+
+
+def main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         "quantize", "Quantizes a trained model: folds batch norm, calibrates, keeps 4- and 8-bit parameters."
     )
     add_options(parser)
-    parser.add_argument("--out", required=True, help="directory of the quantized checkpoint")
+    parser.add_argument("--out", metavar="DIR", required=True, help="directory of the quantized checkpoint")
     options = parser.parse_args(argv)
     source = from_options(options)
     if source.quantized:
         raise BadInput(f"{source.checkpoint} is quantized already; give float weights")
-    from pathlib import Path
-
+    check_directory(options.out, MANIFEST, FORMAT)
     model, digest = quantize_source(source, Path(options.out))
-    rows = []
-    for step in model.graph.layers:
-        layer = model.layers[step.name]
-        error = {
-            bits: np.square(
-                layer.codes[bits] * layer.scales[bits].reshape(-1, *[1] * (layer.weight.ndim - 1)) - layer.weight
-            ).sum()
-            for bits in (4, 8)
-        }
-        power = max(float(np.square(layer.weight).sum()), 1e-30)
-        rows.append(
-            [step.name, "x".join(map(str, layer.weight.shape)), *(f"{(error[b] / power) ** 0.5:.4f}" for b in (4, 8))]
-        )
+    rows = [
+        {"name": name, "shape": layer.weight.shape, **{f"error{bits}": weight_error(layer, bits) for bits in (4, 8)}}
+        for name, layer in model.layers.items()
+    ]
     summary = {
         "model": model.name,
         "checkpoint": options.out,
@@ -133,11 +201,10 @@ def main(argv: Sequence[str] | None) -> int:
         "provenance": model.provenance,
     }
     if options.json:
-        print_json(
-            summary | {"layers": [dict(zip(("name", "shape", "error4", "error8"), r, strict=True)) for r in rows]}
-        )
+        print_json(summary | {"layers": rows})
     else:
-        print(table(["layer", "weight", "error at 4 bits", "at 8 bits"], rows))
+        cells = [[r["name"], "x".join(map(str, r["shape"])), f"{r['error4']:.4f}", f"{r['error8']:.4f}"] for r in rows]
+        print(table(["layer", "weight", "error at 4 bits", "at 8 bits"], cells))
         print(f"\n{model.name} ({model.provenance['weights']}): checkpoint {options.out}, weights sha256 {digest[:12]}")
     return 0
 

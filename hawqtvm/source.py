@@ -1,24 +1,21 @@
-"""From what a command names (a model, a checkpoint, data) to a quantized model, reusing a result that is there."""
+"""What a command names: a model, a checkpoint, images; and the options that name them."""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hawqtvm.checkpoint import load_checkpoint, save_checkpoint
-from hawqtvm.console import Parser, note
+from hawqtvm.console import Parser
 from hawqtvm.data import Images, load_images
 from hawqtvm.errors import BadInput
-from hawqtvm.files import sha256_file
+from hawqtvm.files import sha256_arrays, sha256_file
 from hawqtvm.models import MODELS, RANDOM, TRAINED, LoadedModel, load_model, load_module
 from hawqtvm.qnn.model import QuantizedModel
 from hawqtvm.qnn.quantizers import METHODS
-from hawqtvm.quantize import quantize
 
 DEFAULT_MODEL = "digits"
-CALIBRATION_BATCH = 32
 CALIBRATION_IMAGES = 256
 SPEED_ONLY_IMAGES = 8
 
@@ -49,26 +46,42 @@ def add_options(parser: Parser) -> None:
         "--model", help=f"{', '.join(MODELS)}, or your own as module:callable (default: {DEFAULT_MODEL})"
     )
     parser.add_argument(
-        "--checkpoint", help="float weights (.safetensors, .pt, .pth), or a quantized checkpoint's directory"
+        "--checkpoint",
+        help="float weights (.safetensors, .pt, .pth), or a quantized checkpoint's directory (default: a model's own "
+        "weights, or random ones that are good for speed only)",
     )
     parser.add_argument(
-        "--data", help="images: digits, random, a .npz, or a folder (with a subfolder a class: labelled)"
+        "--data",
+        help="images to calibrate on, and to measure accuracy on where labelled: digits, random, a .npz, or a folder "
+        "(one subfolder a class)",
     )
-    parser.add_argument("--input", metavar="C,H,W", help="input shape of a model of your own")
+    parser.add_argument("--input", metavar="C,H,W", help="input shape of a model of your own, as 3,224,224")
     parser.add_argument(
-        "--calibration-images", type=int, default=CALIBRATION_IMAGES, help="how many (default %(default)s)"
+        "--calibration-images",
+        metavar="N",
+        type=int,
+        default=CALIBRATION_IMAGES,
+        help="calibrate on at most so many (default: %(default)s)",
     )
-    parser.add_argument("--activation-range", choices=METHODS, default="mse", help="default: %(default)s")
-    parser.add_argument("--weight-range", choices=METHODS, default="mse", help="default: %(default)s")
+    parser.add_argument(
+        "--activation-range", choices=METHODS, default="mse", help="how activations get a range (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weight-range", choices=METHODS, default="mse", help="how weights get a range (default: %(default)s)"
+    )
 
 
 def from_options(options) -> Source:
     dims = None
     if options.input:
         parts = options.input.split(",")
-        if len(parts) != 3 or not all(p.isdigit() and int(p) for p in parts):
+        if len(parts) != 3 or not all(p.isdecimal() and int(p) for p in parts):
             raise BadInput(f"--input {options.input}: give channels, height and width, as 3,224,224")
         dims = tuple(int(p) for p in parts)
+        if options.model and ":" not in options.model:
+            raise BadInput(f"--input is for a model of your own (module:callable), not for {options.model}: omit it")
+    if options.calibration_images < 1:
+        raise BadInput(f"--calibration-images {options.calibration_images}: give a number, 1 or more")
     return Source(
         options.model,
         options.checkpoint,
@@ -108,13 +121,16 @@ def calibration_images(source: Source, model: LoadedModel) -> Images:
 
 
 def fingerprint(source: Source, model: LoadedModel) -> str:
-    """A hash of everything the quantized checkpoint depends on but the code."""
-    weights = {k: v.numpy() for k, v in model.module.state_dict().items()}
-    from hawqtvm.files import sha256_arrays
+    """A hash of everything the quantized checkpoint depends on but hawqtvm itself."""
+    from hawqtvm.frontend.trace import trace
 
+    weights = {k: v.numpy() for k, v in model.module.state_dict().items()}
     digest = hashlib.sha256(sha256_arrays(weights).encode())
     data = source.data or ""
-    described = [model.name, model.input_shape, data, source.limit, source.activation_range, source.weight_range]
+    # the same weights may stand in another network
+    steps = [asdict(step) for step in trace(model.module, model.input_shape)[0]]
+    options = [source.limit, source.activation_range, source.weight_range]
+    described = [model.name, model.input_shape, steps, data, *options]
     digest.update(json.dumps(described).encode())
     path = Path(data)
     if data and path.is_file():
@@ -123,41 +139,6 @@ def fingerprint(source: Source, model: LoadedModel) -> str:
         entries = sorted((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in path.rglob("*"))
         digest.update(json.dumps(entries).encode())
     return digest.hexdigest()
-
-
-def quantize_source(source: Source, cache: Path | None = None) -> tuple[QuantizedModel, str | None]:
-    """The quantized model a source names, and its weights' sha256 where it is on disk.
-
-    A quantized checkpoint is loaded.  Anything else is quantized, unless ``cache`` already holds the result of the same
-    model, weights, data and options; the result is kept there.
-    """
-    if source.quantized:
-        quantized, identity = load_checkpoint(source.checkpoint)
-        if source.model not in (None, quantized.name):
-            raise BadInput(f"{source.checkpoint} is a checkpoint of {quantized.name}, not of {source.model}")
-        return quantized, identity.sha256
-    model = float_model(source)
-    print_weights = fingerprint(source, model)
-    if cache is not None and (cache / "checkpoint.json").is_file():
-        try:
-            quantized, identity = load_checkpoint(cache)
-        except BadInput as error:
-            note(f"{error}; quantizing again")
-        else:
-            if quantized.provenance.get("fingerprint") == print_weights:
-                note(f"quantized already: {cache}")
-                return quantized, identity.sha256
-    images = calibration_images(source, model)
-    batches = [images.images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH)]
-    quantized = quantize(
-        model.module,
-        batches,
-        model.name,
-        source.activation_range,
-        source.weight_range,
-        {"weights": model.weights, "calibration": images.name, "fingerprint": print_weights},
-    )
-    return quantized, save_checkpoint(quantized, cache) if cache is not None else None
 
 
 def labelled_images(source: Source, quantized: QuantizedModel) -> Images | None:

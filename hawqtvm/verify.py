@@ -3,14 +3,20 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hawqtvm.console import Parser, Progress, command, note, print_json, table
 from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.qnn.formats import Format
+from hawqtvm.runtime.artifact import MANIFEST
 
+if TYPE_CHECKING:
+    from hawqtvm.qnn.model import Arithmetic
+    from hawqtvm.runtime import Model
+
+EXTREMES = 5  # at least so many images: one of each kind
 REFERENCE = "reference"  # the artifact's copy of its checkpoint
 
 
@@ -35,7 +41,7 @@ def inputs(samples: np.ndarray, shape: tuple[int, int, int, int]) -> Iterator[np
     checker = (np.indices(dims).sum(0) % 2 * 255).astype("uint8")[None]
     flat = [np.full((1, *dims), value, "uint8") for value in (0, 255)]
     pool = np.concatenate([samples[:1], noise, checker, *flat, samples[1:]])
-    count = -(-min(len(pool), max(batch, 3)) // batch) * batch
+    count = -(-min(len(pool), max(batch, EXTREMES)) // batch) * batch
     pool = np.concatenate([pool] * -(-count // len(pool)))[:count]
     yield from pool.reshape(-1, *shape)
 
@@ -48,35 +54,52 @@ def first_difference(got: np.ndarray, expected: np.ndarray) -> str:
     )
 
 
-def absorbed(arithmetic, tensor: str) -> bool:
+def made_by(kernel: dict) -> tuple[str, Format]:
+    """The tensor that the kernel of a manifest's row makes, and how it stores it."""
+    out = kernel["output"]
+    return kernel["tensor"], Format(out["code"], out["layout"], out["packed"])
+
+
+def absorbed(arithmetic: "Arithmetic", tensor: str) -> bool:
     """Whether the tensor is a requantization that changes nothing, which leaves no kernel."""
     step = arithmetic.graph.step(tensor)
     return step.op == "requantize" and arithmetic.tensors[tensor] == arithmetic.tensors[step.inputs[0]]
 
 
-def compare(model, arithmetic, codes: np.ndarray) -> list[Row]:
+def compare(model: "Model", arithmetic: "Arithmetic", codes: np.ndarray) -> list[Row]:
     """One batch through the library and through PyTorch's integer and fake-quantized models, in execution order."""
     from hawqtvm.qnn.reference import run_fake, run_integer
 
     stored = model.trace(codes)
     kernels = {k["tensor"]: k for k in model.manifest["layers"]}
     rows = []
-    runs = zip(run_integer(arithmetic, codes), run_fake(arithmetic, codes), strict=True)
-    for (tensor, expected), (_, fake) in runs:
-        kernel, q = kernels.get(tensor), arithmetic.tensors[tensor]
-        if q is None or kernel is None and absorbed(arithmetic, tensor):
-            continue
-        if kernel is None:
-            raise CheckFailed(f"the library has no kernel for the tensor {tensor}; deploy again")
-        out = kernel["output"]
-        fmt = Format(out["code"], out["layout"], out["packed"])
-        got = fmt.load(stored[kernel["name"]], out["dims"][1]).astype("int64")
+
+    def add(kernel: dict, tensor: str, expected: np.ndarray, fake: np.ndarray) -> None:
+        q, held, (name, fmt) = arithmetic.tensors[tensor], stored[kernel["name"]], made_by(kernel)
+        if (held.dtype, held.shape, fmt.code) != (fmt.dtype, fmt.shape(expected.shape), q.code):
+            raise CheckFailed(
+                f"layer {kernel['name']} stores {held.dtype} {held.shape} as {fmt.code}, which is not "
+                f"{q.code} {expected.shape} as it should be; deploy again"
+            )
+        got = fmt.load(held, expected.shape[1]).astype("int64")
         wrong = int((got != expected).sum())
         real = (expected - q.zero_point) * q.scale
         norm = float(np.linalg.norm(real))
         drift = float(np.linalg.norm(fake.astype("float64") - real)) / norm if norm else 0.0
         first = first_difference(got, expected) if wrong else ""
-        rows.append(Row(kernel["name"], tensor, q.code, tuple(out["dims"]), expected.size, wrong, first, drift))
+        rows.append(Row(kernel["name"], name, q.code, got.shape, expected.size, wrong, first, drift))
+
+    runs = zip(run_integer(arithmetic, codes), run_fake(arithmetic, codes), strict=True)
+    for (tensor, expected), (_, fake) in runs:
+        kernel = kernels.get(tensor)
+        if arithmetic.tensors[tensor] is None or kernel is None and absorbed(arithmetic, tensor):
+            continue
+        if kernel is None:
+            raise CheckFailed(f"the library has no kernel for the tensor {tensor}; deploy again")
+        add(kernel, tensor, expected, fake)
+    last = model.manifest["layers"][-1]
+    if last["tensor"] != tensor:  # the conversion into the logits' own layout
+        add(last, tensor, expected, fake)
     return rows
 
 
@@ -100,30 +123,73 @@ def merged(tables: list[list[Row]]) -> list[Row]:
     return result
 
 
+def reference(model: "Model") -> "Arithmetic":
+    """The integer model that an artifact was built from; BadInput when its manifest or its reference says otherwise."""
+    from hawqtvm.checkpoint import load_checkpoint
+    from hawqtvm.qnn.model import Arithmetic
+
+    manifest, path = model.manifest, model.artifact.path
+    try:
+        bits, residual = manifest["plan"]["bits"], manifest["residual"]
+        built_from = manifest["provenance"]["checkpoint_sha256"]
+        kernel_bits = {k["name"]: k["bits"] for k in manifest["layers"] if k["bits"] is not None}
+        for kernel in manifest["layers"]:
+            made_by(kernel)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path / MANIFEST} is damaged ({type(error).__name__}: {error}): deploy again") from None
+    if not (path / REFERENCE).is_dir():
+        raise BadInput(f"{path} lacks {REFERENCE}/, the checkpoint to compare with: copy all of it, or deploy again")
+    quantized, identity = load_checkpoint(path / REFERENCE)
+    if identity.sha256 != built_from:
+        raise BadInput(
+            f"{path / REFERENCE} is not the checkpoint that the library was built from (its sha256 is "
+            f"{identity.sha256[:12]}..., not {str(built_from)[:12]}...): copy the right one there, or deploy again"
+        )
+    bits = quantized.bits(bits)
+    for name, value in bits.items():
+        if kernel_bits.get(name) != value:
+            raise BadInput(
+                f"{path / MANIFEST} was changed: its plan gives layer {name} {value} bits, its kernel has "
+                f"{kernel_bits.get(name)}; deploy again"
+            )
+    return Arithmetic(quantized, bits, residual)
+
+
+def checked_codes(model: "Model", arithmetic: "Arithmetic", images: np.ndarray) -> np.ndarray:
+    """The user's images as uint8 codes in whole batches; BadInput when they do not fit."""
+    from hawqtvm.qnn.reference import quantize_input
+
+    if not isinstance(images, np.ndarray) or images.dtype not in (np.float32, np.uint8):
+        found = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+        raise BadInput(
+            f"images must be a numpy array of float32, or of uint8 for input codes, not {found}: convert them"
+        )
+    if images.ndim != 4 or images.shape[1:] != model.input_shape[1:] or not len(images) or len(images) % model.batch:
+        raise BadInput(f"images have shape {images.shape}; the artifact takes a multiple of {model.input_shape}")
+    if images.dtype == np.uint8:
+        return images
+    if not np.isfinite(images).all():
+        raise BadInput("the images hold NaN or infinity; clean them")
+    return quantize_input(arithmetic.tensors["input"], images)
+
+
 def verify(artifact: str | os.PathLike, images: np.ndarray | None = None) -> list[Row]:
     """Compares every quantized tensor of an artifact, with its real fused kernels, with PyTorch's integer model.
 
     ``images``: uint8 codes or float32 ``(n * batch, C, H, W)``; by default calibration images, noise and extremes.
-    Returns the layer table in execution order.  Raises CheckFailed, naming the first layer that differs with its
+    Returns a row for each tensor, in execution order.  Raises CheckFailed with the first layer that differs, its
     channel, coordinate and both values (the exception's ``rows`` are the table); BadInput for a damaged artifact.
     """
-    from hawqtvm.checkpoint import load_checkpoint
-    from hawqtvm.qnn.model import Arithmetic
-    from hawqtvm.qnn.reference import quantize_input
     from hawqtvm.runtime import load
 
     model = load(artifact)
-    quantized, _ = load_checkpoint(Path(artifact) / REFERENCE)
-    arithmetic = Arithmetic(quantized, quantized.bits(model.manifest["plan"]["bits"]), model.manifest["residual"])
+    arithmetic = reference(model)
     if images is None:
-        batches = list(inputs(quantized.samples, model.input_shape))
+        batches = list(inputs(arithmetic.model.samples, model.input_shape))
     else:
-        codes = images if images.dtype == np.uint8 else quantize_input(arithmetic.tensors["input"], images)
-        if codes.shape[1:] != model.input_shape[1:] or not len(codes) or len(codes) % model.batch:
-            raise BadInput(f"images have shape {codes.shape}; the artifact takes a multiple of {model.input_shape}")
-        batches = list(codes.reshape(-1, *model.input_shape))
+        batches = list(checked_codes(model, arithmetic, images).reshape(-1, *model.input_shape))
     tables = []
-    with Progress("verify batch", len(batches)) as progress:
+    with Progress("verified batches", len(batches)) as progress:
         for batch in batches:
             tables.append(compare(model, arithmetic, batch))
             progress()
@@ -171,7 +237,7 @@ def main(argv: Sequence[str] | None) -> int:
             {"exact": error is None, "error": str(error) if error else None, "layers": [asdict(r) for r in rows]}
         )
     else:
-        print(show(rows))
+        print(show(rows), flush=True)
     if error:
         raise error
     note(f"all {sum(r.codes for r in rows)} codes of {len(rows)} tensors are equal")

@@ -15,6 +15,8 @@ geometry, clip and formats.  The legalization is the plain kernel of :mod:`sched
 at every stage.
 """
 
+from dataclasses import replace
+
 import tvm_ffi
 from tvm import ir, relax, te, tirx
 from tvm.ir import Op
@@ -103,6 +105,8 @@ def legalize(bb: relax.BlockBuilder, expr: ir.Call) -> ir.Call:
         body = [*tensors, rescaled_body(expr, tensors)]
     else:
         workload = attributes.workload(expr)
+        if getattr(workload, "weight_bits", 8) == 4 and str(expr.args[1].ty.dtype) == "int8":
+            workload = replace(workload, weight_bits=8)  # one weight a byte until the pack pass
         body = portable.BODIES[type(workload)](workload)
     # not bb.call_te: it widens index arithmetic used as data to int64
     kernel = te.create_prim_func(body).with_attr({"tirx.noalias": True, "layer": a["layer"]})

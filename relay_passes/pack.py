@@ -1,4 +1,4 @@
-"""Pass 4.  4-bit weights and activations --> int32 words of eight; unpacked only for operators that cannot read them."""
+"""Pass 4.  4-bit weights and activations --> int32 words of eight; unpacked only where that is faster."""
 
 import tvm
 from tvm import ir, relax
@@ -10,8 +10,8 @@ from relay_passes.context import Context
 from relay_passes.rewrite import rebuild
 
 LAYERS = ("qnn.conv2d", "qnn.dense")
-# these move or compare codes one by one
-UNPACKED_ONLY = ("qnn.max_pool2d", "qnn.concat")
+# it moves codes one by one: twice as fast on bytes, packing and unpacking included
+UNPACKED = ("qnn.concat",)
 WORDS = Format("uint4", packed=True)
 CODES = Format("uint4")
 
@@ -23,33 +23,21 @@ def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         return dialect.call(name, [value], layer=layer, tensor=tensor, x_dims=dims, x=x, out=out)
 
     def visit(bb, call: ir.Call, var: relax.Var):
-        a, args, change = attributes.read(call), list(call.args), {}
+        a, args = attributes.read(call), list(call.args)
         name, layer = call.op.name, a["layer"]
-        if name in UNPACKED_ONLY:
+        if name in UNPACKED:
             if a["x"] != CODES:
                 return call
-            dims = [(a["x_dims"][0], c, *a["x_dims"][2:]) for c in a.get("branches", a["x_dims"][1:2])]
+            dims = [(a["x_dims"][0], c, *a["x_dims"][2:]) for c in a["branches"]]
             args = [
                 bb.emit(reformat("qnn.unpack", x, d, layer, f"{layer}.unpack{i}", WORDS, CODES))
                 for i, (x, d) in enumerate(zip(args, dims, strict=True))
             ]
-            change["tensor"] = f"{layer}.unpacked"
-            value = bb.emit(attributes.changed(call, args, **change))
+            value = bb.emit(attributes.changed(call, args, tensor=f"{layer}.unpacked"))
             return reformat("qnn.pack", value, dialect.out_dims(call), layer, a["tensor"], CODES, WORDS)
-        if name in LAYERS:
-            if a["bits"] == 4:
-                args[1] = relax.const(pack_words(attributes.constant(args[1]), 1))
-            if a["x"] == CODES:
-                change["x"] = WORDS
-        elif "x_formats" in a:
-            bytes_text, words_text = attributes.format_text(CODES), attributes.format_text(WORDS)
-            change["x_formats"] = [words_text if f == bytes_text else f for f in a["x_formats"]]
-        elif a["x"] == CODES:
-            change["x"] = WORDS
-        if a["out"] == CODES:
-            change["out"] = WORDS
-        if a.get("residual") == CODES:
-            change["residual"] = WORDS
-        return attributes.changed(call, args, **change)
+        if name in LAYERS and a["bits"] == 4:
+            args[1] = relax.const(pack_words(attributes.constant(args[1]), 1))
+        # what an add or a requantization reads is the wide stream, never 4 bits
+        return attributes.changed(call, args, **{key: WORDS for key in ("x", "out") if a.get(key) == CODES})
 
     return rebuild(mod, visit)

@@ -1,6 +1,5 @@
 """Rebuilding a Relax ``main`` binding by binding: what every pass of this folder is made with."""
 
-from collections import Counter
 from collections.abc import Callable
 
 import tvm
@@ -12,16 +11,6 @@ Visit = Callable[[relax.BlockBuilder, ir.Call, relax.Var], "relax.Expr | None"]
 def bindings(mod: tvm.IRModule) -> list:
     """The bindings of main, in order."""
     return [b for block in mod["main"].body.blocks for b in block.bindings]
-
-
-def uses(mod: tvm.IRModule) -> Counter:
-    """How many times main reads each variable."""
-    count = Counter()
-    for b in bindings(mod):
-        if isinstance(b.value, ir.Call):
-            count.update(a for a in b.value.args if isinstance(a, relax.Var))
-    count[mod["main"].body.body] += 1
-    return count
 
 
 def rebuild(mod: tvm.IRModule, visit: Visit) -> tvm.IRModule:

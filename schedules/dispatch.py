@@ -46,14 +46,16 @@ def with_layouts(workload, x_layout: str, out_layout: str):
     return changed
 
 
+def x_layout(workload) -> str:
+    """Layout of a workload's inputs."""
+    return workload.operands[0].format.layout if isinstance(workload, Elementwise) else workload.x.layout
+
+
 def io_layouts(workload) -> tuple[str, str]:
-    """Layouts of a workload's inputs and of its output."""
-    if isinstance(workload, Elementwise):
-        return workload.operands[0].format.layout, workload.out.layout
+    """Layouts of a workload's inputs and of its output; a layer must have its epilogue."""
     if isinstance(workload, MaxPool2d):
         return workload.x.layout, workload.x.layout
-    epilogue = getattr(workload, "epilogue", None)
-    return workload.x.layout, (epilogue or workload).out.layout
+    return x_layout(workload), (getattr(workload, "epilogue", None) or workload).out.layout
 
 
 def choose(workload, target: CpuTarget, threads: int) -> Choice:
@@ -66,7 +68,7 @@ def choose(workload, target: CpuTarget, threads: int) -> Choice:
         config = schedule.default(laid, threads)
         if schedule.check(config, laid) is None:
             return Choice(schedule, config, laid)
-    lies, _ = io_layouts(workload)
+    lies = x_layout(workload)
     # one layout for the inputs and the output of these
     keeps = isinstance(workload, (MaxPool2d, Concat, Elementwise))
     laid = workload if isinstance(workload, Reformat) else with_layouts(workload, lies, lies if keeps else LAYOUT)

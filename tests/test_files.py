@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from hawqtvm.errors import BadInput
-from hawqtvm.files import atomic_directory, read_json, sha256_arrays, sha256_file, write_atomic
+from hawqtvm.files import atomic_directory, check_directory, read_json, sha256_arrays, sha256_file, write_atomic
+
+MARK = "manifest.json", "hawqtvm-artifact"
+OLD = '{"format": "hawqtvm-artifact", "vers'
 
 
 def fail(error):
@@ -23,12 +26,12 @@ def old(tmp_path):
     """An artifact directory that must survive what goes wrong."""
     directory = tmp_path / "artifact"
     directory.mkdir()
-    (directory / "manifest.json").write_text("old")
+    (directory / "manifest.json").write_text(OLD)
     return directory
 
 
 def unchanged(old):
-    return [p.name for p in old.parent.iterdir()] == ["artifact"] and (old / "manifest.json").read_text() == "old"
+    return [p.name for p in old.parent.iterdir()] == ["artifact"] and (old / "manifest.json").read_text() == OLD
 
 
 @pytest.mark.parametrize("content", ["text, µs\n", b"\x00\xff"])
@@ -80,7 +83,7 @@ def test_unwritable_places_are_named(tmp_path):
     for path in (tmp_path / "file" / "plan.json", Path("/proc/nowhere/plan.json"), tmp_path / ("x" * 300)):
         with pytest.raises(BadInput, match=f"cannot write {path}"):
             write_atomic(path, "x")
-        with pytest.raises(BadInput, match=f"cannot write {path}"), atomic_directory(path):
+        with pytest.raises(BadInput, match=f"cannot write {path}"), atomic_directory(path, *MARK):
             pass
 
 
@@ -91,14 +94,15 @@ def test_devices_and_directories_are_not_replaced(tmp_path):
     assert Path("/dev/null").is_char_device()
 
 
-@pytest.mark.parametrize("before", ["nothing", "empty", "manifest.json", "checkpoint.json"])
+@pytest.mark.parametrize("before", ["nothing", "empty", "ours"])
 def test_atomic_directory_takes_the_place(tmp_path, before):
     path = tmp_path / "deep" / "artifact"
     if before != "nothing":
         path.mkdir(parents=True)
-        if before != "empty":
-            (path / before).write_text("{}")
-    with atomic_directory(path) as fresh:
+        if before == "ours":
+            (path / "manifest.json").write_text(OLD)
+    check_directory(path, *MARK)
+    with atomic_directory(path, *MARK) as fresh:
         assert fresh.parent == path.parent
         (fresh / "sub").mkdir()
         (fresh / "sub" / "a").write_text("new")
@@ -106,27 +110,43 @@ def test_atomic_directory_takes_the_place(tmp_path, before):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_atomic_directory_refuses_what_is_not_ours(tmp_path):
-    (tmp_path / "photo.png").write_text("")
-    with pytest.raises(BadInput, match="did not write"), atomic_directory(tmp_path):
-        raise AssertionError("never entered")
-    with pytest.raises(BadInput, match="a file has that name"), atomic_directory(tmp_path / "photo.png"):
-        raise AssertionError("never entered")
-    assert (tmp_path / "photo.png").exists()
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("photo.png", ""),
+        ("manifest.json", ""),
+        ("manifest.json", '{"name": "a web page of the user"}'),
+        ("checkpoint.json", '{"format": "hawqtvm-checkpoint", "version": 1}'),
+        ("checkpoint.json", '{"format": "hawqtvm-artifact", "version": 1}'),
+    ],
+)
+def test_atomic_directory_refuses_what_is_not_ours(tmp_path, name, content):
+    file = tmp_path / name
+    file.write_text(content)
+    for place, message in (
+        (tmp_path, "is not empty and not a hawqtvm-artifact"),
+        (file, "a file has that name"),
+        (file / "deeper" / "still", f"cannot write {file}/deeper/still"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            check_directory(place, *MARK)
+        with pytest.raises(BadInput, match=message), atomic_directory(place, *MARK):
+            raise AssertionError("never entered")
+    assert file.read_text() == content
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x"), OSError(errno.EIO, "other", "/elsewhere")])
 def test_an_exception_inside_leaves_the_old_directory(old, error):
-    with pytest.raises(type(error)), atomic_directory(old) as fresh:
+    with pytest.raises(type(error)), atomic_directory(old, *MARK) as fresh:
         (fresh / "manifest.json").write_text("half")
         raise error
     assert unchanged(old)
 
 
 def test_a_full_disk_inside_is_bad_input(old):
-    with pytest.raises(BadInput, match="No space left on device; free some space"), atomic_directory(old):
+    with pytest.raises(BadInput, match="No space left on device; free some space"), atomic_directory(old, *MARK):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(BadInput, match=f"cannot write {old}"), atomic_directory(old) as fresh:
+    with pytest.raises(BadInput, match=f"cannot write {old}"), atomic_directory(old, *MARK) as fresh:
         (fresh / "absent" / "file").write_text("")
     assert unchanged(old)
 
@@ -144,7 +164,7 @@ def test_a_failed_swap_leaves_the_old_directory(old, monkeypatch, error, nth):
 
     monkeypatch.setattr(Path, "rename", failing)
     expected = BadInput if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected), atomic_directory(old) as fresh:
+    with pytest.raises(expected), atomic_directory(old, *MARK) as fresh:
         (fresh / "manifest.json").write_text("new")
     assert unchanged(old)
 

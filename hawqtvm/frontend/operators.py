@@ -10,6 +10,8 @@ SUPPORTED = (
     "Conv2d, Linear, BatchNorm2d after a convolution, ReLU, ReLU6, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, mean over "
     "height and width, add, cat over channels, Flatten, Dropout, Identity"
 )
+# they leave their result in their first operand; so do modules and functions that say inplace=True
+IN_PLACE = (operator.iadd, "add_", "relu_")
 KINDS = {
     nn.Conv2d: "conv",
     nn.Linear: "linear",

@@ -22,10 +22,10 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         BadInput: missing, of another kind, truncated or corrupt, or holding anything but tensors.
     """
-    if path.suffix not in SUFFIXES:
-        raise BadInput(f"checkpoint {path} is of an unknown kind: give one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise BadInput(f"checkpoint {path} does not exist or is not a file: check the path")
+    if path.suffix not in SUFFIXES:
+        raise BadInput(f"checkpoint {path} is of an unknown kind: give one of {', '.join(SUFFIXES)}")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

@@ -1,10 +1,11 @@
 """Dyadic numbers ``b / 2**c``: the only way a scale enters the integer program (HAWQ-V3 eq. 4-5)."""
 
-import math
-
 import numpy as np
 
 from hawqtvm.errors import BadInput
+
+# past 2**30 - 1/4 a ratio rounds up to 2**30, whose c would be 0
+LEAST, MOST = 2.0**-32, 2.0**30 - 1
 
 
 def dyadic(ratios: np.ndarray | float, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -12,13 +13,14 @@ def dyadic(ratios: np.ndarray | float, name: str) -> tuple[np.ndarray, np.ndarra
 
     ``b`` is in [2**30, 2**31) and ``c`` in [1, 62], so the relative error is at most 2**-31 and the product with any
     int32 fits an int64.  A ratio of exactly 1 becomes ``(2**30, 30)``, the identity.
-    Raises BadInput naming ``name`` when a ratio is not in [2**-32, 2**30).
+    Raises BadInput naming ``name`` when a ratio is not in [2**-32, 2**30 - 1].
     """
     ratios = np.asarray(ratios, "float64")
-    if not (np.isfinite(ratios).all() and (ratios >= 2.0**-32).all() and (ratios < 2.0**30).all()):
-        worst = float(ratios.ravel()[np.argmax(~((ratios >= 2.0**-32) & (ratios < 2.0**30)))])
+    outside = ~((ratios >= LEAST) & (ratios <= MOST))  # NaN is outside, too
+    if outside.any():
         raise BadInput(
-            f"{name}: the rescaling factor {worst:g} has no dyadic number; check the layer's weights and ranges"
+            f"{name}: the rescaling factor {ratios[outside][0]:g} has no dyadic number; check the layer's weights and "
+            "ranges"
         )
     mantissa, exponent = np.frexp(ratios)
     b = np.rint(np.ldexp(mantissa, 31)).astype("int64")
@@ -34,5 +36,5 @@ def rescale(values: np.ndarray, b: np.ndarray | int, c: np.ndarray | int) -> np.
 
 
 def rescaled_bound(bound: int, b: int, c: int) -> int:
-    """An upper bound of ``abs(rescale(v, b, c))`` over ``abs(v) <= bound``."""
-    return math.ceil(bound * b / 2**c) + 1
+    """The largest ``abs(rescale(v, b, c))`` over ``abs(v) <= bound``, in Python's integers of any size."""
+    return (bound * b + (1 << (c - 1))) >> c

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, field
 from hawqtvm.errors import BadInput
 
 LAYERS = ("conv2d", "dense")
+OPS = (*LAYERS, "add", "concat", "max_pool2d", "avg_pool2d", "requantize")
+KINDS = ("input", "codes", "wide", "accumulator", "logits")
 
 
 @dataclass(frozen=True)
 class Step:
     """One operator; its output tensor carries its name.  Geometry as in torch; padding is top, left, bottom, right.
 
-    ``op``: conv2d, dense, add, concat, max_pool2d, avg_pool2d or requantize.  ``dims``: logical output shape without
+    ``op``: one of ``OPS``.  ``dims``: logical output shape without
     the batch, (C, H, W).  ``relu`` clips below zero, ``ceiling`` (ReLU6) above, both on the real value.
     """
 
@@ -79,12 +81,32 @@ class Graph:
         return [readers for g in groups if len(readers := self.readers(g)) > 1]
 
     def fixed(self) -> list[str]:
-        """Layers that stay at 8 bits: those that read the input and the one that makes the logits (with their ties)."""
-        first = [s.name for s in self.layers if self.tensors[s.inputs[0]].kind == "input"]
-        last = [s.name for s in self.layers if self.tensors[s.name].kind == "logits"] or [self.layers[-1].name]
-        fixed = set(first + last)
+        """Layers that stay at 8 bits: those that read the input and the last before the output (with their ties)."""
+        fixed = {s.name for s in self.layers if self.tensors[s.inputs[0]].kind == "input"}
+        behind = [self.output]
+        while behind:
+            step = behind.pop()
+            if step.op in LAYERS:
+                fixed.add(step.name)
+            else:
+                behind += [self.step(name) for name in step.inputs if name != "input"]
         fixed.update(name for group in self.tied() if fixed & set(group) for name in group)
         return [s.name for s in self.layers if s.name in fixed]
+
+    def check(self) -> None:
+        """ValueError that names the step or tensor which makes this no graph."""
+        if not self.steps or len(self.input_dims) != 3:
+            raise ValueError("no steps or no input")
+        known = {"input"}
+        for step in self.steps:
+            operands = {"add": 2, "concat": max(1, len(step.inputs))}.get(step.op, 1)
+            if step.op not in OPS or step.name in known or len(step.inputs) != operands or set(step.inputs) - known:
+                raise ValueError(f"step {step.name}")
+            known.add(step.name)
+        for name in known | set(self.tensors):
+            tensor = self.tensors.get(name)
+            if name not in known or tensor is None or tensor.kind not in KINDS or {tensor.ranges, tensor.group} - known:
+                raise ValueError(f"tensor {name}")
 
     def to_json(self) -> dict:
         return {
@@ -95,18 +117,14 @@ class Graph:
 
     @staticmethod
     def from_json(data: dict) -> "Graph":
-        """The inverse of :meth:`to_json`; raises BadInput when a field is missing or unknown."""
+        """The inverse of :meth:`to_json`; raises BadInput when a part is missing or unknown."""
         try:
             steps = [
                 Step(**{k: tuple(v) if isinstance(v, list) else v for k, v in step.items()}) for step in data["steps"]
             ]
             tensors = {name: Tensor(**t) for name, t in data["tensors"].items()}
             graph = Graph(tuple(data["input_dims"]), tuple(steps), tensors)
-            known = {"input"}
-            for step in steps:
-                if not known.issuperset(step.inputs) or step.name not in tensors:
-                    raise KeyError(step.name)
-                known.add(step.name)
-        except (KeyError, TypeError, AttributeError) as error:
+            graph.check()
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise BadInput(f"the checkpoint's graph is damaged ({error}); quantize the model again") from None
         return graph

@@ -11,6 +11,8 @@ from hawqtvm.qnn.graph import LAYERS, Graph, Step
 from hawqtvm.qnn.quantizers import WIDE_LIMITS
 
 RESIDUALS = ("int16", "int32", "uint8")
+# a factor below this rescales every int32 to 0, and so does this one: what is dead needs no error
+LEAST_FACTOR = 2.0**-32
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class QuantizedModel:
         names = [s.name for s in self.graph.layers]
         fixed = self.graph.fixed()
         if not isinstance(bits, dict):
-            bits = {n: 8 if n in fixed else bits for n in names} if bits != 8 else {}
+            if isinstance(bits, bool) or bits not in (4, 8):
+                raise BadInput(f"bits must be 4 or 8, or {{layer: 4 or 8}}, not {bits!r}")
+            bits = {n: 8 if n in fixed else bits for n in names}
         unknown = [n for n in bits if n not in names]
         if unknown:
             raise BadInput(
@@ -129,9 +133,13 @@ class Arithmetic:
     def logits(self, name: str) -> Quantization:
         """One scale for all logits: a layer's coarsest accumulator scale, else the calibrated int32 range."""
         step = self.graph.step(name)
-        if step.op in LAYERS:
+        if self.ends_in_sums(step):
             return Quantization("int32", float(self.accumulator_scale(step).max()), 0)
         return Quantization("int32", *self.model.ranges[self.graph.tensors[name].ranges]["int32"])
+
+    def ends_in_sums(self, step: Step) -> bool:
+        """Whether the logits are this layer's sums, and not what a pool or a concat makes of its codes."""
+        return step.op in LAYERS and step == self.graph.output
 
     def accumulator_scale(self, step: Step) -> np.ndarray:
         """Float64 ``(O,)``: the real value of one unit of a layer's int32 sum."""
@@ -143,8 +151,8 @@ class Arithmetic:
         return np.float64(self.tensors[name].scale)
 
     def clip(self, step: Step, out: Quantization) -> tuple[int, int]:
-        if step.op in LAYERS and self.graph.tensors[step.name].kind == "logits":
-            low, high = LIMITS["int32"]  # logits are the sums themselves
+        if self.ends_in_sums(step):
+            low, high = LIMITS["int32"]
         else:
             low, high = out.limits
         if step.relu:
@@ -154,7 +162,7 @@ class Arithmetic:
         return low, high
 
     def parameters(self, step: Step) -> StepParameters:
-        """The integers of one step.  Raises BadInput where a bias does not fit an int32."""
+        """The integers of one step.  Raises CheckFailed where a bias does not fit an int32."""
         out = self.tensors[step.name]
         zero_points = tuple(0 if self.tensors[i] is None else self.tensors[i].zero_point for i in step.inputs)
         weight = bias = bits = None
@@ -162,17 +170,17 @@ class Arithmetic:
             bits, stored = self.layer_bits[step.name], self.model.layers[step.name]
             weight = stored.codes[bits]
             taps = weight.reshape(weight.shape[0], -1).sum(1, dtype="int64")
-            bias = np.rint(stored.bias / self.accumulator_scale(step)).astype("int64") - zero_points[0] * taps
-            if np.abs(bias).max() >= 2**31:
-                raise CheckFailed(
-                    f"layer {step.name}: the bias of channel {int(np.abs(bias).argmax())} overflows int32"
-                )
-            bias = bias.astype("int32")
+            exact = np.rint(stored.bias / self.accumulator_scale(step)) - float(zero_points[0]) * taps
+            fits = np.abs(exact) < 2**31
+            if not fits.all():
+                raise CheckFailed(f"layer {step.name}: the bias of channel {int(fits.argmin())} overflows int32")
+            bias = exact.astype("int32")
             ratios = () if out is None else (self.accumulator_scale(step) / out.scale,)
         elif step.op in ("max_pool2d", "concat"):
             return StepParameters(zero_points, out, *out.limits)
         else:
             count = step.kernel[0] * step.kernel[1] if step.op == "avg_pool2d" else 1
             ratios = tuple(self.source_scale(i) / (out.scale * count) for i in step.inputs)
+        ratios = tuple(np.where((r > 0) & (r < LEAST_FACTOR), LEAST_FACTOR, r) for r in ratios)
         low, high = (0, 0) if out is None else self.clip(step, out)
         return StepParameters(zero_points, out, low, high, ratios, weight, bias, bits)

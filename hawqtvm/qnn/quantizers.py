@@ -48,9 +48,10 @@ def weight_scales(weight: np.ndarray, method: str, bits: int) -> np.ndarray:
     """Symmetric float64 scales ``(O,)`` of a float weight ``(O, ...)``; 0 for an all-zero output channel."""
     flat = np.abs(weight.reshape(weight.shape[0], -1).astype("float64"))
     limit = 2 ** (bits - 1) - 1
-    if method == "percentile":
-        return np.percentile(flat, PERCENTILE, axis=1) / limit
     scales = flat.max(1) / limit
+    if method == "percentile":
+        cut = np.percentile(flat, PERCENTILE, axis=1) / limit
+        return np.where(cut > 0, cut, scales)  # a channel may hold almost only zeros
     if method == "minmax":
         return scales
     signed = weight.reshape(weight.shape[0], -1).astype("float64")

@@ -7,7 +7,7 @@ from hawqtvm.errors import BadInput
 from hawqtvm.files import read_json, sha256_file
 from hawqtvm.runtime import cpu
 
-KIND, VERSION = "hawqtvm-artifact", 1
+MANIFEST, KIND, VERSION = "manifest.json", "hawqtvm-artifact", 1
 
 FIELDS = {
     "model": str,
@@ -46,7 +46,7 @@ def read_artifact(path: Path) -> Artifact:
     """Read ``path``/manifest.json; BadInput when the directory or the manifest is missing, damaged or too new."""
     if not path.is_dir():
         raise BadInput(f"no such artifact directory: {path}; python -m hawqtvm.deploy writes one")
-    file = path / "manifest.json"
+    file = path / MANIFEST
     manifest = read_json(file, KIND, VERSION)
     field = {name: _field(manifest, name, kind, file) for name, kind in FIELDS.items()}
     shapes = [tuple(field[name]) for name in ("input.shape", "output.shape")]

@@ -99,7 +99,7 @@ def test_threads_default_to_the_manifest_as_far_as_there_are_cpus(artifact):
 def test_a_replaced_artifact_gives_the_new_library(built, tmp_path, codes):
     path, models = tmp_path / "artifact", []
     for factor in (3, 5, 3, 5):
-        with atomic_directory(path) as fresh:
+        with atomic_directory(path, "manifest.json", "hawqtvm-artifact") as fresh:
             shutil.copytree(built(factor), fresh, dirs_exist_ok=True)
         models.append(load(path))
         np.testing.assert_array_equal(models[-1](codes), reference(codes, factor))
