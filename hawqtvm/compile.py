@@ -12,7 +12,7 @@ from tvm import relax, te, tirx
 from tvm.support import cc
 
 import hawqtvm
-from hawqtvm.console import Progress, note
+from hawqtvm.console import Progress, waiting
 from hawqtvm.errors import BadInput
 from hawqtvm.files import sha256_file
 from hawqtvm.qnn.model import Arithmetic, Quantization
@@ -75,14 +75,13 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
     """
     if cc.get_cc() is None:
         raise BadInput("no C compiler found, with which TVM links the library: install gcc or clang, or set CXX")
-    graph, started = arithmetic.graph, time.monotonic()
+    graph = arithmetic.graph
     with Progress("kernels") as progress:
         mod, kernels = lower(Context(arithmetic, batch, target, threads), progress)
     mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
-    note(f"compiling {len(kernels)} kernels for {target.name} ...")
     library = directory / LIBRARY
-    link(build(mod, target.tvm), library)
-    note(f"compiled in {time.monotonic() - started:.1f} s")
+    with waiting(f"compiling {len(kernels)} kernels for {target.name}"):
+        link(build(mod, target.tvm), library)
     quantization, output = arithmetic.tensors["input"], arithmetic.tensors[graph.output.name]
     channels, height, width = graph.output.dims
     return {

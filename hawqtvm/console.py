@@ -6,8 +6,10 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from hawqtvm.errors import HawqtvmError
 
@@ -50,6 +52,26 @@ class Progress:
 
     def rewrite(self, text: str) -> None:
         print(text[:WIDTH].ljust(WIDTH), end="\r", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says ``what`` is under way, every few seconds that it still is, and how long it took: for one long call."""
+    start, ended = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(SECONDS_A_LINE):
+            note(f"{what}: {time.monotonic() - start:.0f} s so far")
+
+    note(f"{what} ...")
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+    note(f"{what}: {time.monotonic() - start:.1f} s")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -3,6 +3,7 @@
 Nothing is rewritten.  Raises CheckFailed with the kernel or layer and the reason.
 """
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -10,9 +11,10 @@ import tvm
 import tvm_ffi
 from tvm import ir, relax, tirx
 
-from hawqtvm.errors import CheckFailed
+from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.qnn.dyadic import rescaled_bound
-from hawqtvm.qnn.graph import LAYERS, Step
+from hawqtvm.qnn.formats import Format
+from hawqtvm.qnn.graph import LAYERS, Graph, Step
 from hawqtvm.qnn.model import Arithmetic
 from relay_passes.context import Context
 from relay_passes.rewrite import bindings
@@ -71,6 +73,14 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
     tvm_ffi.structural_walk(function.body, callbacks, order="pre")
     if faults:
         raise CheckFailed(f"kernel {name} {faults[0]}")
+
+
+def check_sizes(graph: Graph, batch: int) -> None:
+    """BadInput when a tensor is too large for the kernels' 32-bit offsets."""
+    for name in graph.tensors:
+        stored = math.prod(Format("uint8", "NCHW16c").shape((batch, *graph.dims(name))))
+        if stored >= INT32:
+            raise BadInput(f"batch {batch}: tensor {name} would have {stored} elements, too many; reduce the batch")
 
 
 def check_kernels(mod: tvm.IRModule) -> None:

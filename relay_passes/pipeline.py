@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tvm
 
 from relay_passes.assign_bits import assign_bits
-from relay_passes.check import check
+from relay_passes.check import check, check_sizes
 from relay_passes.context import Context
 from relay_passes.dyadic import dyadic
 from relay_passes.emit import emit
@@ -22,6 +22,7 @@ def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> 
     """Runs every pass; ``step(layer)`` is called as each kernel is built.  Raises CheckFailed where a proof fails."""
     from hawqtvm.qnn.model import Arithmetic
 
+    check_sizes(context.arithmetic.graph, context.batch)
     eight = Arithmetic(context.arithmetic.model, context.arithmetic.model.bits(8), context.arithmetic.residual)
     mod = emit(eight, context.batch)
     for rewrite in REWRITES:

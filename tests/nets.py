@@ -140,12 +140,29 @@ class PooledOutputNet(nn.Module):
         return torch.flatten(self.pool(self.last(x)), 1)
 
 
+class JoinedOutputNet(nn.Module):
+    """(N, 3, 8, 8) -> (N, 9, 3, 3): two layers of different scales, joined and pooled, make the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.middle = nn.Conv2d(8, 8, 3, padding=1)
+        self.left = nn.Conv2d(8, 4, 1)
+        self.right = nn.Conv2d(8, 5, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.middle(torch.relu(self.stem(x))))
+        return self.pool(torch.cat([self.left(x), self.right(x)], 1))
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "residual": (ResidualNet, (3, 10, 10)),
     "branches": (BranchNet, (3, 8, 8)),
     "pools": (PoolNet, (3, 16, 16)),
     "vgg": (VggNet, (3, 8, 8)),
     "pooled output": (PooledOutputNet, (3, 8, 8)),
+    "joined output": (JoinedOutputNet, (3, 8, 8)),
 }
 
 

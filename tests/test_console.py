@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from hawqtvm import console
-from hawqtvm.console import Parser, Progress, table
+from hawqtvm.console import Parser, Progress, table, waiting
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,3 +154,19 @@ def test_a_reader_that_left_is_no_success_and_no_noise():
 def test_print_json_is_one_object(capsys):
     console.print_json({"layers": [{"ms": None, "exact": True}]})
     assert json.loads(capsys.readouterr().out) == {"layers": [{"ms": None, "exact": True}]}
+
+
+def test_a_long_wait_tells_that_it_goes_on_and_how_long_it_took(monkeypatch, capsys):
+    monkeypatch.setattr(console, "SECONDS_A_LINE", 0.01)
+    with waiting("compiling"):
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "compiling ..."
+    assert lines[1] == "compiling: 0 s so far"
+    assert lines[-1] == "compiling: 0.1 s"
+
+
+def test_a_wait_that_fails_says_nothing_more(capsys):
+    with pytest.raises(ZeroDivisionError), waiting("compiling"):
+        raise ZeroDivisionError
+    assert capsys.readouterr().err == "compiling ...\n"

@@ -10,11 +10,11 @@ from tvm import relax, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from hawqtvm.errors import CheckFailed
+from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.qnn import reference
 from hawqtvm.qnn.graph import Graph, Step, Tensor
 from hawqtvm.qnn.model import Arithmetic, LayerWeights, QuantizedModel
-from relay_passes.check import check, check_kernels, check_overflow, integer_only, sum_bound
+from relay_passes.check import check, check_kernels, check_overflow, check_sizes, integer_only, sum_bound
 from relay_passes.pipeline import lower
 from schedules.cpu.intrin import argument
 from tests.relay_passes.stages import after, context_of, net_context, run
@@ -249,3 +249,11 @@ def test_real_networks_pass():
     for net in ("residual", "branches", "pools"):
         bounds = check_overflow(net_context(net, 4, "int32").arithmetic)
         assert all(0 < bound < INT32 for bound in bounds.values())
+
+
+def test_a_tensor_past_the_offsets_of_the_kernels_is_refused():
+    graph = net_context("residual").arithmetic.graph
+    largest = max(16 * -(-c // 16) * h * w for c, h, w in (graph.dims(name) for name in graph.tensors))
+    check_sizes(graph, (INT32 - 1) // largest)
+    with pytest.raises(BadInput, match="reduce the batch"):
+        check_sizes(graph, -(-INT32 // largest))
