@@ -1,5 +1,5 @@
-# Sourced by the other scripts. `ensure_env EXTRAS` makes the virtual environment with `.[EXTRAS]` in it and sets
-# PY to its python. It does nothing when that was done before with the same pyproject.toml.
+# Sourced by the other scripts. `ensure_env EXTRAS` makes the virtual environment with `.[EXTRAS]` (`.` for "") in it and
+# sets PY to its python. It does nothing when that was done before with the same pyproject.toml.
 # HAWQTVM_VENV: another place for the environment than .venv; PYTHON: the python that creates it.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -20,13 +20,13 @@ ensure_env() {
         echo "hawqtvm needs Python 3.11 or later as '$python': install it, or set PYTHON to one" >&2
         return 2
     fi
-    echo "installing hawqtvm[$extras] into $venv ..." >&2
+    echo "installing hawqtvm${extras:+[$extras]} into $venv ..." >&2
     if [[ ! -x "$PY" ]] && ! "$python" -m venv "$venv"; then
         echo "cannot create $venv: install the venv module of '$python' (Debian: apt install python3-venv)" >&2
         return 2
     fi
-    if ! "$PY" -m pip install --quiet --disable-pip-version-check -e "$ROOT[$extras]" >&2; then
-        echo "pip could not install hawqtvm[$extras]: see its message above" >&2
+    if ! "$PY" -m pip install --quiet --disable-pip-version-check -e "$ROOT${extras:+[$extras]}" >&2; then
+        echo "pip could not install hawqtvm${extras:+[$extras]}: see its message above" >&2
         return 2
     fi
     # last, so that an interrupted install starts again

@@ -239,6 +239,9 @@ def test_the_environment_is_installed_once_for_a_pyproject(tmp_path):
     assert installs() == 2
     assert ensure("test,peers").returncode == 0
     assert installs() == 3
+    assert ensure("''").returncode == 0
+    assert log.read_text().splitlines()[-1].endswith(f"-e {tmp_path}")
+    assert installs() == 4
     project.write_text("two")
     assert ensure().returncode == 0
-    assert installs() == 4
+    assert installs() == 5
