@@ -86,6 +86,21 @@ def check_directory(path: str | os.PathLike, marker: str, kind: str) -> None:
         raise BadInput(f"cannot write {path}: {above} is a file; choose another place")
 
 
+def parse_json(path: Path, what: str, remedy: str):
+    """The value in a JSON file, called ``what`` in messages.
+
+    BadInput when it is missing (``remedy`` says what to do), unreadable, or not JSON (cut short, for one).
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"no such {what}: {path}; {remedy}") from None
+    except OSError as error:
+        raise BadInput(f"cannot read the {what} {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not JSON ({error}): damaged or cut short; write the {what} again") from None
+
+
 def read_json(path: str | os.PathLike, kind: str, version: int) -> dict:
     """The object in the JSON file ``path``, which must say ``{"format": kind, "version": version}``.
 
@@ -93,14 +108,7 @@ def read_json(path: str | os.PathLike, kind: str, version: int) -> dict:
     that this hawqtvm does not read.
     """
     path = Path(path)
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise BadInput(f"no such file: {path}; run the stage that writes it, or name the right one") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not JSON ({error}): damaged or cut short; write it again") from None
+    found = parse_json(path, "file", "run the stage that writes it, or name the right one")
     if not isinstance(found, dict) or found.get("format") != kind:
         other = found.get("format") if isinstance(found, dict) else None
         raise BadInput(f"{path} is {f'a {other}' if other else 'some other file'}, not a {kind}; name the right file")

@@ -1,10 +1,10 @@
 """A plan: which layer gets 4 bits and which 8, as ``plan.json`` or as a number for all."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hawqtvm.errors import BadInput
+from hawqtvm.files import parse_json
 
 VERSION = 1
 
@@ -59,14 +59,7 @@ def load_plan(text: str) -> Plan:
             raise BadInput(f"--bits {text}: bits must be 4 or 8, or the path of a plan.json")
         return uniform(int(text))
     path = Path(text)
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise BadInput(f"no such plan: {path}; give a plan.json, 4 or 8") from None
-    except OSError as error:
-        raise BadInput(f"cannot read the plan {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not JSON ({error}): damaged or cut short; write the plan again") from None
+    data = parse_json(path, "plan", "give a plan.json, 4 or 8")
     if not isinstance(data, dict) or not isinstance(data.get("bits"), dict):
         raise BadInput(
             f'{path} is not a plan: it needs {{"version": {VERSION}, "model": ..., "bits": {{layer: 4 or 8}}}}'
