@@ -1,11 +1,14 @@
 """Operator attributes of the QNN dialect: plain values in a DictAttrs, and the workload they describe."""
 
+import math
 from typing import Any
 
+import numpy as np
 from tvm import ir
 
 from hawqtvm.qnn.formats import Format
 from schedules.workload import (
+    MAX_HEADROOM,
     AvgPool2d,
     Concat,
     Conv2d,
@@ -99,7 +102,16 @@ def conv2d(call: ir.Call) -> Conv2d:
         a["x_zero_point"],
         a["bits"],
         epilogue(call, a),
+        headroom(call, a),
     )
+
+
+def headroom(call: ir.Call, a: dict) -> int:
+    """Bits to spare above any accumulator of a convolution, by its shape and its actual bias."""
+    products = a["x_dims"][1] // a["groups"] * math.prod(a["kernel"])
+    most = products * a["x"].limits[1] << (a["bits"] - 1)
+    most += int(np.abs(constant(call.args[2]).astype("int64")).max())
+    return next(bits for bits in range(MAX_HEADROOM, -1, -1) if bits == 0 or most << bits < 2**31)
 
 
 def dense(call: ir.Call) -> Dense:

@@ -56,7 +56,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
             inputs = a["x_dims"][1] // a.get("groups", 1)
             arrays = layer_arrays(call, a, inputs)
             constants = [relax.const(c) for c in choice.schedule.constants(choice.config, choice.workload, *arrays)]
-        kernel = choice.schedule.build(choice.config, choice.workload)
+        kernel = choice.schedule.build(choice.config, choice.workload, context.target)
         name = a["tensor"].replace(".", "_")
         kernel = kernel.with_attr({"layer": a["layer"], "op_pattern": 8}).without_attr("global_symbol")
         function = bb.add_func(kernel, name)

@@ -9,9 +9,7 @@ from schedules.target import CpuTarget
 from schedules.workload import Concat, Elementwise, MaxPool2d, Reformat
 
 LAYOUT = "NCHW16c"
-# fastest first; the ones with a CPU feature to need, then the ones that run anywhere
-NEEDS_VNNI = (conv2d_direct, dense)
-ANYWHERE = (elementwise, pool)
+SCHEDULES = (conv2d_direct, dense, elementwise, pool)  # the first that takes a workload gets it
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,16 @@ def io_layouts(workload) -> tuple[str, str]:
 
 def choose(workload, target: CpuTarget, threads: int) -> Choice:
     """The schedule that takes the workload, in the layouts it wants; the fallback reads its inputs as they lie."""
-    for schedule in (*(NEEDS_VNNI if target.vnni else ()), *ANYWHERE):
-        wanted = schedule.formats(workload)
+    for schedule in SCHEDULES:
+        wanted = schedule.formats(workload, target)
         if wanted is None:
             continue
         laid = with_layouts(workload, wanted[0].layout, wanted[1])
-        config = schedule.default(laid, threads)
-        if schedule.check(config, laid) is None:
+        config = schedule.default(laid, target, threads)
+        if schedule.check(config, laid, target) is None:
             return Choice(schedule, config, laid)
     lies = x_layout(workload)
     # one layout for the inputs and the output of these
     keeps = isinstance(workload, (MaxPool2d, Concat, Elementwise))
     laid = workload if isinstance(workload, Reformat) else with_layouts(workload, lies, lies if keeps else LAYOUT)
-    return Choice(portable, portable.default(laid, threads), laid)
+    return Choice(portable, portable.default(laid, target, threads), laid)

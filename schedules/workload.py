@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from hawqtvm.qnn.formats import Format
 
+MAX_HEADROOM = 2
+
 
 @dataclass(frozen=True)
 class Rescaled:
@@ -40,7 +42,8 @@ class Conv2d:
     weights ``(O, C/groups, KH, KW)`` int8, bias ``(O,)`` int32 and the epilogue's ``b``, ``c`` ``(O,)`` int32.
 
     Without an epilogue the int32 accumulators leave as ``Format("int32")``.  Padding writes ``x_zero_point``;
-    its share of the sum is already in the bias.
+    its share of the sum is already in the bias.  ``headroom``: every accumulator times ``2**headroom`` fits int32, at
+    most ``MAX_HEADROOM``.
     """
 
     batch: int
@@ -57,6 +60,7 @@ class Conv2d:
     x_zero_point: int
     weight_bits: int
     epilogue: Epilogue | None = None
+    headroom: int = 0
 
     @property
     def x_dims(self) -> tuple[int, int, int, int]:

@@ -21,23 +21,26 @@ from schedules.cpu.conv2d_geometry import geometry, is_stem
 from schedules.cpu.conv2d_kernel import Kernel
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.intrin import LANES, WORD_ORDER, argument, flat, task_loop
+from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
 NAME = "direct_conv2d_vnni"
 
 
-def formats(workload) -> tuple[Format, str] | None:
-    if not isinstance(workload, Conv2d) or workload.groups != 1 or workload.x.code not in ("uint4", "uint8"):
+def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
+    if not (target.vnni and isinstance(workload, Conv2d) and workload.groups == 1):
+        return None
+    if workload.x.code not in ("uint4", "uint8"):
         return None
     if is_stem(workload):
         return Format(workload.x.code, "NCHW"), "NCHW16c"
     return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW16c"
 
 
-def check(config: Config, workload: Conv2d) -> str | None:
-    wanted = formats(workload)
+def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
+    wanted = formats(workload, target)
     if wanted is None:
-        return "only convolutions of uint4 or uint8 with one group"
+        return "only convolutions of uint4 or uint8 with one group, on AVX512-VNNI"
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
     epilogue = workload.epilogue
@@ -48,16 +51,16 @@ def check(config: Config, workload: Conv2d) -> str | None:
     return "the output is empty" if min(geo.out_height, geo.out_width) < 1 else conv2d_space.check(config, geo)
 
 
-def space(workload: Conv2d, threads: int) -> list[Config]:
+def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
     return conv2d_space.space(geometry(workload), threads)
 
 
-def default(workload: Conv2d, threads: int) -> Config:
+def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
     """The config that the cycle estimate of :mod:`conv2d_space` likes best."""
-    return min(space(workload, threads), key=lambda config: conv2d_space.cycles(config, workload, threads))
+    return min(space(workload, target, threads), key=lambda config: conv2d_space.cycles(config, workload, threads))
 
 
-def build(config: Config, workload: Conv2d):
+def build(config: Config, workload: Conv2d, target: CpuTarget):
     """PrimFunc ``(x, weights, table, [residual], out)``; :func:`constants` makes weights and table."""
     geo, epilogue = geometry(workload), workload.epilogue
     groups = geo.out_blocks // config.oc_tile

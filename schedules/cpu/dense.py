@@ -35,6 +35,7 @@ from schedules.cpu.intrin import (
     words_to_bytes,
 )
 from schedules.cpu.requantize import clip, fast_epilogue, operand_term, sum_of_terms
+from schedules.target import CpuTarget
 from schedules.workload import Dense
 
 NAME = "dense_vnni"
@@ -48,9 +49,9 @@ class Config:
     oc_tile: int  # blocks of 16 output channels of a register tile and of a task
 
 
-def formats(workload) -> tuple[Format, str] | None:
+def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
     """Accumulators and logits leave as plain NCHW, codes for another layer as NCHW16c."""
-    if not isinstance(workload, Dense) or workload.x.code not in ("uint4", "uint8"):
+    if not (target.vnni and isinstance(workload, Dense) and workload.x.code in ("uint4", "uint8")):
         return None
     return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW" if _leaves_plain(workload) else "NCHW16c"
 
@@ -60,8 +61,8 @@ def _leaves_plain(workload: Dense) -> bool:
     return epilogue is None or (epilogue.out.code == "int32" and epilogue.residual is None)
 
 
-def check(config: Config, workload: Dense) -> str | None:
-    wanted = formats(workload)
+def check(config: Config, workload: Dense, target: CpuTarget) -> str | None:
+    wanted = formats(workload, target)
     if wanted is None or workload.x != wanted[0]:
         return "input must be uint4 or uint8 in NCHW16c"
     epilogue = workload.epilogue
@@ -75,7 +76,7 @@ def check(config: Config, workload: Dense) -> str | None:
     return None
 
 
-def space(workload: Dense, threads: int) -> list[Config]:
+def space(workload: Dense, target: CpuTarget, threads: int) -> list[Config]:
     configs = []
     for oc_tile in range(1, min(REGISTERS, _blocks(workload.out_channels)) + 1):
         tiles = -(-workload.batch * oc_tile // REGISTERS)
@@ -85,10 +86,10 @@ def space(workload: Dense, threads: int) -> list[Config]:
     return configs
 
 
-def default(workload: Dense, threads: int) -> Config:
+def default(workload: Dense, target: CpuTarget, threads: int) -> Config:
     """Enough accumulators to hide a dot product's latency, and at least two tasks for each thread."""
     blocks = _blocks(workload.out_channels)
-    return min(space(workload, threads), key=lambda config: _rounds(config, workload, blocks, threads))
+    return min(space(workload, target, threads), key=lambda config: _rounds(config, workload, blocks, threads))
 
 
 def _rounds(config: Config, workload: Dense, blocks: int, threads: int) -> float:
@@ -104,7 +105,7 @@ def _blocks(channels: int) -> int:
     return -(-channels // BLOCK)
 
 
-def build(config: Config, workload: Dense):
+def build(config: Config, workload: Dense, target: CpuTarget):
     """PrimFunc ``(x, weights, table, [residual], out)``; :func:`constants` makes weights and table."""
     epilogue = workload.epilogue
     in_blocks, out_blocks = _blocks(workload.in_channels), _blocks(workload.out_channels)

@@ -9,6 +9,7 @@ from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu.codes import load_codes, store_codes
 from schedules.cpu.intrin import LANES, argument, flat, load, scratch, store, task_loop
 from schedules.cpu.requantize import fast_operand, operand_term, sum_of_terms
+from schedules.target import CpuTarget
 from schedules.workload import Elementwise
 
 NAME = "elementwise"
@@ -21,7 +22,7 @@ class Config:
     tasks: int  # equal shares of the vectors
 
 
-def formats(workload) -> tuple[Format, str] | None:
+def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
     """Blocks of 16 channels, unless most of a block would be empty."""
     if not isinstance(workload, Elementwise):
         return None
@@ -31,7 +32,7 @@ def formats(workload) -> tuple[Format, str] | None:
     return Format(first.code, layout, first.packed), layout
 
 
-def check(config: Config, workload: Elementwise) -> str | None:
+def check(config: Config, workload: Elementwise, target: CpuTarget) -> str | None:
     used = [operand.format for operand in workload.operands] + [workload.out]
     if len({format.layout for format in used}) > 1:
         return "operands and result must have one layout"
@@ -42,12 +43,12 @@ def check(config: Config, workload: Elementwise) -> str | None:
     return None
 
 
-def space(workload: Elementwise, threads: int) -> list[Config]:
+def space(workload: Elementwise, target: CpuTarget, threads: int) -> list[Config]:
     most = max(1, _vectors(workload)[0] // WORTH_A_TASK)
     return [Config(tasks) for tasks in sorted({1, min(threads, most), min(4 * threads, most)})]
 
 
-def default(workload: Elementwise, threads: int) -> Config:
+def default(workload: Elementwise, target: CpuTarget, threads: int) -> Config:
     return Config(max(1, min(threads, _vectors(workload)[0] // WORTH_A_TASK)))
 
 
@@ -63,7 +64,7 @@ def _vectors(workload: Elementwise) -> tuple[int, int]:
     return n * -(-c // BLOCK) * h * w, 0
 
 
-def build(config: Config, workload: Elementwise):
+def build(config: Config, workload: Elementwise, target: CpuTarget):
     """PrimFunc ``(*operands, out)``."""
     vectors, left = _vectors(workload)
     with IRBuilder() as builder, T.prim_func(s_tir=True):

@@ -15,6 +15,7 @@ from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu.codes import load_codes, pixel_elements, store_codes
 from schedules.cpu.intrin import LANES, argument, chunks, flat, load, scratch, splat, store, task_loop, view
 from schedules.cpu.requantize import fits_fast, scalar_term, sum_of_terms
+from schedules.target import CpuTarget
 from schedules.workload import AvgPool2d, MaxPool2d
 
 NAME = "pool"
@@ -26,13 +27,13 @@ class Config:
     tasks: int  # equal shares of the images' channel blocks
 
 
-def formats(workload) -> tuple[Format, str] | None:
+def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
     if not isinstance(workload, (MaxPool2d, AvgPool2d)):
         return None
     return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW16c"
 
 
-def check(config: Config, workload) -> str | None:
+def check(config: Config, workload, target: CpuTarget) -> str | None:
     if workload.x.layout != "NCHW16c" or _out_format(workload).layout != "NCHW16c":
         return "input and output must be NCHW16c"
     if _planes(workload) % config.tasks:
@@ -40,12 +41,12 @@ def check(config: Config, workload) -> str | None:
     return None
 
 
-def space(workload, threads: int) -> list[Config]:
+def space(workload, target: CpuTarget, threads: int) -> list[Config]:
     planes = _planes(workload)
     return [Config(tasks) for tasks in sorted({1, threads, 2 * threads, planes}) if planes % tasks == 0]
 
 
-def default(workload, threads: int) -> Config:
+def default(workload, target: CpuTarget, threads: int) -> Config:
     """The most even shares that are worth a thread."""
     _, _, oh, ow = workload.out_dims
     planes = _planes(workload)
@@ -67,7 +68,7 @@ def _out_format(workload) -> Format:
     return workload.x if isinstance(workload, MaxPool2d) else workload.out
 
 
-def build(config: Config, workload):
+def build(config: Config, workload, target: CpuTarget):
     """PrimFunc ``(x, out)``."""
     out_format = _out_format(workload)
     share = _planes(workload) // config.tasks

@@ -12,6 +12,7 @@ from tvm import te, tirx
 
 from hawqtvm.qnn.packing import pack_words
 from schedules import compute
+from schedules.target import CpuTarget
 from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, MaxPool2d, Reformat
 
 NAME = "portable"
@@ -24,20 +25,20 @@ class Config:
     parallel: bool = True
 
 
-def formats(workload) -> tuple:
+def formats(workload, target: CpuTarget) -> tuple:
     """Takes and gives whatever there is."""
     return None
 
 
-def check(config: Config, workload) -> str | None:
+def check(config: Config, workload, target: CpuTarget) -> str | None:
     return None
 
 
-def space(workload, threads: int) -> list[Config]:
+def space(workload, target: CpuTarget, threads: int) -> list[Config]:
     return [Config(True), Config(False)]
 
 
-def default(workload, threads: int) -> Config:
+def default(workload, target: CpuTarget, threads: int) -> Config:
     return Config(threads > 1)
 
 
@@ -116,7 +117,7 @@ BODIES = {
 }
 
 
-def build(config: Config, workload) -> tirx.PrimFunc:
+def build(config: Config, workload, target: CpuTarget) -> tirx.PrimFunc:
     """The workload's kernel; arguments as its docstring says."""
     sch = tvm.s_tir.Schedule(te.create_prim_func(BODIES[type(workload)](workload)))
     for block in sch.get_child_blocks(sch.get_sblock("root")):

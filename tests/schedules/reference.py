@@ -6,8 +6,10 @@ import numpy as np
 import torch
 import tvm
 
+from schedules.target import find_target
 from schedules.workload import AvgPool2d, Conv2d, Elementwise, Epilogue, MaxPool2d, Rescaled
 
+VNNI = find_target("avx512-vnni")
 TARGET = {"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["+avx512vnni"], "num-cores": 2}
 BASELINE = {"kind": "llvm", "mcpu": "x86-64-v2", "num-cores": 2}
 

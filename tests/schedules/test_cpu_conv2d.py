@@ -5,7 +5,7 @@ import pytest
 from cases import INPUTS, VALUES, code_limits, epilogues, fill, layer_constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import conv2d, finish, run, with_garbage
+from reference import VNNI, conv2d, finish, run, with_garbage
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct
@@ -54,7 +54,7 @@ def outcome(config, workload: Conv2d, x, weight, bias, b, c, residual):
     inputs += conv2d_direct.constants(config, workload, weight, bias, b, c)
     inputs += [epilogue.residual.format.store(residual)] if residual is not None else []
     out = epilogue.out if epilogue else Format("int32", "NCHW16c")
-    stored = run(conv2d_direct.build(config, workload), inputs, out.shape(workload.out_dims), out.dtype)
+    stored = run(conv2d_direct.build(config, workload, VNNI), inputs, out.shape(workload.out_dims), out.dtype)
     wanted = finish(conv2d(x, weight, bias, workload), epilogue, b, c, residual)
     return out.load(stored, workload.out_channels), wanted
 
@@ -64,9 +64,9 @@ def outcome(config, workload: Conv2d, x, weight, bias, b, c, residual):
 def test_equals_int64(data, workload, kind, seed):
     rng = np.random.default_rng(seed)
     threads = data.draw(st.sampled_from([1, 2, 3]))
-    space = conv2d_direct.space(workload, threads)
-    config = data.draw(st.sampled_from(space + [conv2d_direct.default(workload, threads)] * 3))
-    assert conv2d_direct.check(config, workload) is None
+    space = conv2d_direct.space(workload, VNNI, threads)
+    config = data.draw(st.sampled_from(space + [conv2d_direct.default(workload, VNNI, threads)] * 3))
+    assert conv2d_direct.check(config, workload, VNNI) is None
     half = 1 << (workload.weight_bits - 1)
     x = fill(rng, kind, *workload.x.limits, workload.x_dims)
     shape = (workload.out_channels, workload.in_channels, *workload.kernel)
@@ -109,7 +109,7 @@ def test_rounds_exact_halves_up(shift):
     b, c = np.full(32, 2**30, "int32"), np.full(32, shift, "int32")
     weight = np.zeros((32, 32, 1, 1), "int8")
     got, wanted = outcome(
-        conv2d_direct.default(workload, 1), workload, np.zeros((1, 32, 6, 6)), weight, bias, b, c, None
+        conv2d_direct.default(workload, VNNI, 1), workload, np.zeros((1, 32, 6, 6)), weight, bias, b, c, None
     )
     np.testing.assert_array_equal(got, wanted)
     np.testing.assert_array_equal(got[0, :, 0, 0], np.arange(-15, 17))
@@ -128,7 +128,7 @@ def test_every_config_of_a_space(bits):
     b = rng.integers(2**30, 2**31, 64).astype("int32")
     c = np.full(64, 38 if bits == 4 else 44, "int32")
     codes = rng.integers(-3000, 3000, workload.out_dims)
-    space = conv2d_direct.space(workload, 2)
+    space = conv2d_direct.space(workload, VNNI, 2)
     for config in space[:: max(1, len(space) // 12)]:
         got, wanted = outcome(config, workload, x, weight, np.zeros(64, "int32"), b, c, codes)
         np.testing.assert_array_equal(got, wanted, err_msg=str(config))
@@ -136,17 +136,17 @@ def test_every_config_of_a_space(bits):
 
 def test_refusals_have_reasons():
     workload = layer(epilogue=None)
-    good = conv2d_direct.default(workload, 1)
-    assert conv2d_direct.check(good, workload) is None
+    good = conv2d_direct.default(workload, VNNI, 1)
+    assert conv2d_direct.check(good, workload, VNNI) is None
     for change in ({"col_tile": 99}, {"oc_tile": 3}, {"images": 2}, {"rows": 99}):
-        assert conv2d_direct.check(good.__class__(**{**good.__dict__, **change}), workload)
-    assert conv2d_direct.check(good, layer(x=STEM))
-    assert conv2d_direct.formats(Conv2d(**{**workload.__dict__, "groups": 2})) is None
+        assert conv2d_direct.check(good.__class__(**{**good.__dict__, **change}), workload, VNNI)
+    assert conv2d_direct.check(good, layer(x=STEM), VNNI)
+    assert conv2d_direct.formats(Conv2d(**{**workload.__dict__, "groups": 2}), VNNI) is None
 
 
 def test_shift_below_the_promised_least_is_refused():
     workload = layer(epilogue=Epilogue(BLOCKS, 0, 0, 255, 40))
-    config = conv2d_direct.default(workload, 1)
+    config = conv2d_direct.default(workload, VNNI, 1)
     numbers = np.full(32, 2**30, "int32")
     with pytest.raises(ValueError, match="shifts 39..39"):
         conv2d_direct.constants(config, workload, np.zeros((32, 32, 1, 1), "int8"), numbers, numbers, np.full(32, 39))

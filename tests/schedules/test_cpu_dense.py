@@ -5,8 +5,8 @@ import pytest
 from cases import INPUTS, VALUES, code_limits, epilogues, fill, layer_constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import VNNI, finish, run, with_garbage
 from reference import dense as dense_reference
-from reference import finish, run, with_garbage
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import dense
@@ -35,11 +35,11 @@ def test_equals_int64(data, kind, seed):
         epilogue=data.draw(epilogues() | logits()),
     )
     epilogue = workload.epilogue
-    config = data.draw(st.sampled_from([*dense.space(workload, 2), dense.default(workload, 2)]))
+    config = data.draw(st.sampled_from([*dense.space(workload, VNNI, 2), dense.default(workload, VNNI, 2)]))
     if epilogue:
-        workload = with_layouts(workload, "NCHW16c", dense.formats(workload)[1])
+        workload = with_layouts(workload, "NCHW16c", dense.formats(workload, VNNI)[1])
         epilogue = workload.epilogue
-    assert dense.check(config, workload) is None
+    assert dense.check(config, workload, VNNI) is None
     half = 1 << (workload.weight_bits - 1)
     x = fill(rng, kind, *workload.x.limits, workload.x_dims)
     shape = (workload.out_channels, workload.in_channels)
@@ -52,6 +52,6 @@ def test_equals_int64(data, kind, seed):
         residual = fill(rng, kind, *code_limits(epilogue.residual.format), workload.out_dims)
         inputs.append(epilogue.residual.format.store(residual))
     out = epilogue.out if epilogue else Format("int32")
-    got = run(dense.build(config, workload), inputs, out.shape(workload.out_dims), out.dtype)
+    got = run(dense.build(config, workload, VNNI), inputs, out.shape(workload.out_dims), out.dtype)
     wanted = finish(dense_reference(x, weight, bias), epilogue, b, c, residual)
     np.testing.assert_array_equal(out.load(got, workload.out_channels), wanted)

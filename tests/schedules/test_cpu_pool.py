@@ -5,7 +5,7 @@ import pytest
 from cases import OUTPUTS, VALUES, code_limits, fill, multipliers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import BASELINE, TARGET, avg_pool2d, max_pool2d, run
+from reference import BASELINE, TARGET, VNNI, avg_pool2d, max_pool2d, run
 
 from schedules.cpu import pool
 from schedules.workload import AvgPool2d, MaxPool2d
@@ -33,10 +33,10 @@ def windows(draw, dilations) -> dict:
 
 def outcome(data, workload, out, kind, seed, target):
     x = fill(np.random.default_rng(seed), kind, *code_limits(workload.x), workload.dims)
-    config = data.draw(st.sampled_from(pool.space(workload, 2)))
-    assert pool.check(config, workload) is None
+    config = data.draw(st.sampled_from(pool.space(workload, VNNI, 2)))
+    assert pool.check(config, workload, VNNI) is None
     inputs = [workload.x.store(x)]
-    got = run(pool.build(config, workload), inputs, out.shape(workload.out_dims), out.dtype, target)
+    got = run(pool.build(config, workload, VNNI), inputs, out.shape(workload.out_dims), out.dtype, target)
     return x, out.load(got, workload.dims[1])
 
 

@@ -43,7 +43,7 @@ def test_the_fast_schedule_takes_its_own_in_its_layouts(workload, schedule, layo
     assert choice.schedule is schedule
     assert choice.name == schedule.NAME
     assert io_layouts(choice.workload) == layouts
-    assert schedule.check(choice.config, choice.workload) is None
+    assert schedule.check(choice.config, choice.workload, VNNI) is None
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NCHW16c"])
@@ -79,12 +79,12 @@ def test_layers_without_vnni_fall_back_reading_what_lies_there(workload, layout,
 def test_convolutions_that_the_fast_schedule_refuses_fall_back(change):
     workload = replace(CONV, **change)
     assert choose(workload, AVX2, 1).schedule is portable
-    wanted = conv2d_direct.formats(workload)
+    wanted = conv2d_direct.formats(workload, VNNI)
     if wanted is None:
         assert choose(workload, VNNI, 1).schedule is portable
     else:  # it has a way of its own
         laid = with_layouts(workload, wanted[0].layout, wanted[1])
-        assert conv2d_direct.check(choose(workload, VNNI, 1).config, laid) is None
+        assert conv2d_direct.check(choose(workload, VNNI, 1).config, laid, VNNI) is None
 
 
 @pytest.mark.parametrize("epilogue", [None, EPILOGUE], ids=["sums", "codes"])
@@ -92,8 +92,8 @@ def test_convolutions_that_the_fast_schedule_refuses_fall_back(change):
 @pytest.mark.parametrize("workload", [CONV, replace(CONV, groups=2), STEM, DENSE])
 def test_layers_with_and_without_an_epilogue_find_a_schedule(workload, target, epilogue):
     choice = choose(replace(workload, epilogue=epilogue), target, 1)
-    assert choice.schedule.check(choice.config, choice.workload) is None
-    choice.schedule.build(choice.config, choice.workload)
+    assert choice.schedule.check(choice.config, choice.workload, target) is None
+    choice.schedule.build(choice.config, choice.workload, target)
 
 
 def test_moving_codes_keeps_one_layout_or_the_one_asked_for():

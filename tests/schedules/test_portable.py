@@ -72,8 +72,8 @@ def stored(codes: np.ndarray, format: Format) -> np.ndarray:
 def assert_stores(workload, inputs, out: Format, wanted, parallel: bool, target=UNOPTIMIZED) -> None:
     """The kernel writes exactly ``wanted``, and 0 for the channels past the last."""
     config = portable.Config(parallel)
-    assert portable.check(config, workload) is None
-    kernel = portable.build(config, workload)
+    assert portable.check(config, workload, reference.VNNI) is None
+    kernel = portable.build(config, workload, reference.VNNI)
     got = reference.run(kernel, inputs, out.shape(workload.out_dims), out.dtype, target)
     np.testing.assert_array_equal(got, out.store(wanted))
 
@@ -245,6 +245,6 @@ def test_optimized(mcpu, groups, bits):
 
 def test_configs():
     workload = Reformat((1, 8, 1, 1), Format("uint4"), Format("uint4", packed=True))
-    assert portable.space(workload, 4) == [portable.Config(True), portable.Config(False)]
-    assert portable.default(workload, 4).parallel
-    assert not portable.default(workload, 1).parallel
+    assert portable.space(workload, reference.VNNI, 4) == [portable.Config(True), portable.Config(False)]
+    assert portable.default(workload, reference.VNNI, 4).parallel
+    assert not portable.default(workload, reference.VNNI, 1).parallel
