@@ -221,7 +221,9 @@ def main(argv: Sequence[str] | None) -> int:
     parser = Parser("deploy", "Builds, verifies and measures an integer-only library from a model and a plan of bits.")
     parser.add_argument("--bits", default="8", help="a plan.json, or 4 or 8 for all layers (default: %(default)s)")
     add_options(parser)
-    parser.add_argument("--target", default="native", help="native, avx512-vnni, avx2 or x86-64 (default: %(default)s)")
+    parser.add_argument(
+        "--target", default="native", help="native, avx512-vnni, avx-vnni, avx2 or x86-64 (default: %(default)s)"
+    )
     parser.add_argument("--batch", metavar="N", type=int, default=1, help="images a call (default: %(default)s)")
     parser.add_argument(
         "--threads", metavar="N", type=int, help="threads a call (default: the CPUs this process may use)"

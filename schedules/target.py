@@ -12,6 +12,7 @@ V2 = ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3")
 V3 = (*V2, "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave")
 V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 VNNI = (*V4, "avx512_vnni")
+AVX_VNNI = (*V3, "avx_vnni")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,18 @@ class CpuTarget:
     def vnni(self) -> bool:
         return "avx512_vnni" in self.features
 
+    @property
+    def avx2(self) -> bool:
+        return "avx2" in self.features
+
+    @property
+    def avx_vnni(self) -> bool:
+        return "avx_vnni" in self.features
+
+    @property
+    def avx512(self) -> bool:
+        return "avx512bw" in self.features
+
     @cached_property
     def tvm(self):
         """The ``tvm.target.Target``."""
@@ -38,6 +51,7 @@ class CpuTarget:
 # best first
 TARGETS = (
     CpuTarget("avx512-vnni", "x86-64-v4", ("+avx512vnni",), VNNI),
+    CpuTarget("avx-vnni", "x86-64-v3", ("+avxvnni",), AVX_VNNI),
     CpuTarget("avx2", "x86-64-v3", (), V3),
     CpuTarget("x86-64", "x86-64", (), BASELINE),
 )

@@ -3,8 +3,20 @@
 from tvm import tirx
 
 from hawqtvm.qnn.formats import Format
-from schedules.cpu.intrin import LANES, bytes_to_words, codes_of_words, load, pick, splat, store, vector_lanes, view
+from schedules.cpu.intrin import (
+    LANES,
+    bytes_to_words,
+    codes_of_words,
+    halves,
+    load,
+    pick,
+    splat,
+    store,
+    vector_lanes,
+    view,
+)
 from schedules.cpu.requantize import clip
+from schedules.target import CpuTarget
 
 
 def pixel_elements(format: Format) -> int:
@@ -31,8 +43,8 @@ def store_codes(buffer, pixel, value, format: Format, lo: int, hi: int):
     store(buffer, pixel * pixel_elements(format), codes)
 
 
-def store_run(buffer, pixel, values: list, format: Format, lo: int, hi: int):
-    """Clip and write the codes of neighbouring pixels with the saturating packs of AVX-512.
+def store_run(target: CpuTarget, buffer, pixel, values: list, format: Format, lo: int, hi: int):
+    """Clip and write the codes of neighbouring pixels with the saturating packs of AVX2 and AVX-512.
 
     Four vectors become 64 bytes with three packs and one permutation, where a clip and a narrowing store of each
     would take twelve: the packs saturate, so the clip to 0..255 or to int16 costs nothing.
@@ -41,7 +53,7 @@ def store_run(buffer, pixel, values: list, format: Format, lo: int, hi: int):
     for first in range(0, len(values), step):
         group = values[first : first + step]
         full = (group + group[-1:] * step)[:step]
-        codes = {1: _as_int32, 2: _as_int16, 4: _as_uint8}[step](full, lo, hi)
+        codes = {1: _as_int32, 2: _as_int16, 4: _as_uint8}[step](target, full, lo, hi)
         per_pixel = pixel_elements(format)
         codes = bytes_to_words(codes) if format.packed else codes
         store_first(buffer, (pixel + first) * per_pixel, codes, len(group) * per_pixel)
@@ -58,25 +70,29 @@ def store_first(buffer, index, vector, count: int):
         done += size
 
 
-def _as_int32(values, lo, hi):
+def _as_int32(target, values, lo, hi):
     return clip(values[0], lo, hi)
 
 
-def _as_int16(values, lo, hi):
-    packed = _pack("packssdw", "int16x32", *values)
+def _as_int16(target, values, lo, hi):
+    packed = _pack(target, "packssdw", "int16", *values)
     order = [0, 2, 4, 6, 1, 3, 5, 7]
     codes = view("int16x32", pick([view("int64x8", packed)], order))
     return codes if (lo, hi) == (-(2**15), 2**15 - 1) else clip(codes, lo, hi)
 
 
-def _as_uint8(values, lo, hi):
-    halves = [_pack("packssdw", "int16x32", *pair) for pair in (values[:2], values[2:])]
-    packed = view("int32x16", _pack("packuswb", "uint8x64", *halves))
+def _as_uint8(target, values, lo, hi):
+    pairs = [_pack(target, "packssdw", "int16", *pair) for pair in (values[:2], values[2:])]
+    packed = view("int32x16", _pack(target, "packuswb", "uint8", *pairs))
     codes = view("uint8x64", pick([packed], [4 * (lane % 4) + lane // 4 for lane in range(LANES)]))
     if hi < 255:
         codes = tirx.min(codes, splat(hi, "uint8", 64))
     return tirx.max(codes, splat(lo, "uint8", 64)) if lo > 0 else codes
 
 
-def _pack(name: str, dtype: str, a, b):
-    return tirx.call_llvm_pure_intrin(dtype, f"llvm.x86.avx512.{name}.512", a, b)
+def _pack(target: CpuTarget, name: str, dtype: str, a, b):
+    """Four lanes of ``a`` and four of ``b`` in turn (eight of packuswb), saturated."""
+    lanes = 2 * vector_lanes(a)
+    if target.avx512:
+        return tirx.call_llvm_pure_intrin(f"{dtype}x{lanes}", f"llvm.x86.avx512.{name}.512", a, b)
+    return halves(f"llvm.x86.avx2.{name}", f"{dtype}x{lanes // 2}", a, b)

@@ -1,4 +1,4 @@
-"""Direct convolution on vpdpbusd: 8- or 4-bit weights, uint8 or packed uint4 input, requantization in registers.
+"""Direct convolution: 8- or 4-bit weights, uint8 or packed uint4 input, requantization in registers.
 
 ``acc[n,o,y,x] = bias[o] + sum_{c,i,j} w[o,c,i,j] * q[n, c, y*sh + i*dh - top, x*sw + j*dw - left]``
 
@@ -7,7 +7,8 @@ convolution pads or the input is packed, and then keeps ``row_tile x col_tile`` 
 in registers over the whole reduction, so that accumulators never touch memory.
 
 Weights are ``(O/(16*oc_tile), taps, words, oc_tile, 16, 4)`` int8.  With 4 bits a 64-byte vector holds two neighbouring
-vectors of that array, the first in the low nibbles; they are unpacked once for each task and group of channels.
+vectors of that array, the first in the low nibbles; they are unpacked once for each task and group of channels, as are
+those that :mod:`dot4` wants in two parts.
 """
 
 import numpy as np
@@ -24,11 +25,11 @@ from schedules.cpu.intrin import LANES, WORD_ORDER, argument, flat, task_loop
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
-NAME = "direct_conv2d_vnni"
+NAME = "direct_conv2d"
 
 
 def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
-    if not (target.vnni and isinstance(workload, Conv2d) and workload.groups == 1):
+    if not (target.avx2 and isinstance(workload, Conv2d) and workload.groups == 1):
         return None
     if workload.x.code not in ("uint4", "uint8"):
         return None
@@ -40,24 +41,24 @@ def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
 def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     wanted = formats(workload, target)
     if wanted is None:
-        return "only convolutions of uint4 or uint8 with one group, on AVX512-VNNI"
+        return "only convolutions of uint4 or uint8 with one group, on AVX2 or better"
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
     epilogue = workload.epilogue
     written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
     if any(format.layout != "NCHW16c" for format in written):
         return "output and residual must be NCHW16c"
-    geo = geometry(workload)
-    return "the output is empty" if min(geo.out_height, geo.out_width) < 1 else conv2d_space.check(config, geo)
+    return conv2d_space.check(config, workload, target)
 
 
 def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
-    return conv2d_space.space(geometry(workload), threads)
+    return conv2d_space.space(workload, target, threads)
 
 
 def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
     """The config that the cycle estimate of :mod:`conv2d_space` likes best."""
-    return min(space(workload, target, threads), key=lambda config: conv2d_space.cycles(config, workload, threads))
+    configs = space(workload, target, threads)
+    return min(configs, key=lambda config: conv2d_space.cycles(config, workload, target, threads))
 
 
 def build(config: Config, workload: Conv2d, target: CpuTarget):
@@ -78,7 +79,7 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
             arguments.append(argument("residual", residual.shape(workload.out_dims), residual.dtype))
         arguments.append(argument("out", out_format.shape(workload.out_dims), out_format.dtype))
         x, weights, table, *residual, out = (flat(buffer) for buffer in arguments)
-        kernel = Kernel(config, workload, geo, x, weights, table, residual[0] if residual else None, out)
+        kernel = Kernel(config, workload, target, geo, x, weights, table, residual[0] if residual else None, out)
         tasks = (geo.batch // config.images, -(-geo.out_height // config.rows), groups // config.oc_groups)
         count = tasks[0] * tasks[1] * tasks[2]
         with task_loop(count) as task:

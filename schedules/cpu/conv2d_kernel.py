@@ -8,10 +8,12 @@ from tvm.tirx.script.builder import ir as T
 from schedules.cpu.channel_table import load_bias, load_scale
 from schedules.cpu.codes import load_codes, store_run
 from schedules.cpu.conv2d_geometry import Geometry
-from schedules.cpu.conv2d_space import Config
+from schedules.cpu.conv2d_space import Config, unpacks
 from schedules.cpu.conv2d_staging import stage, staged_size
-from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, signed_nibbles, store, view
+from schedules.cpu.dot4 import layer_dot4
+from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, signed_nibbles, store, view
 from schedules.cpu.requantize import Scale, fast_epilogue, operand_term, sum_of_terms
+from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
 NEAR_BLOCKS = 16  # input blocks of a register tile that stay in the first-level cache, with their weights
@@ -21,9 +23,12 @@ PREFETCHED_BLOCKS = 4  # of a deeper tile: far enough ahead, and still there whe
 class Kernel:
     """Emits the loops of one task; the fields are what every loop needs."""
 
-    def __init__(self, config: Config, workload: Conv2d, geo: Geometry, x, weights, table, residual, out):
-        self.config, self.workload, self.geo = config, workload, geo
+    def __init__(
+        self, config: Config, workload: Conv2d, target: CpuTarget, geo: Geometry, x, weights, table, residual, out
+    ):
+        self.config, self.workload, self.target, self.geo = config, workload, target, geo
         self.x, self.weights, self.table, self.residual, self.out = x, weights, table, residual, out
+        self.dot = layer_dot4(target, workload)
         self.fast = workload.epilogue is None or fast_epilogue(workload.epilogue)
 
     def task(self, image0, band, oc_task):
@@ -37,14 +42,14 @@ class Kernel:
         else:
             self.source, self.width, height = self.x, geo.width, geo.height
         self.block_bytes = height * self.width * geo.pixel
-        group_bytes = geo.taps * geo.words * config.oc_tile * 64
-        unpacked = scratch(group_bytes, "int8") if self.workload.weight_bits == 4 else None
+        group_bytes = geo.taps * geo.words * config.oc_tile * 64 * self.workload.weight_bits // 8
+        unpacked = scratch(2 * group_bytes, "int8") if unpacks(self.workload, self.dot) else None
         with T.serial(config.oc_groups) as index:
             group = T.bind(oc_task * config.oc_groups + index)
             if unpacked is None:
                 self.group_weights, self.weights0 = self.weights, T.bind(group * group_bytes)
             else:
-                self._unpack(group * (group_bytes // 2), unpacked, group_bytes // 2)
+                self._unpack(group * group_bytes, unpacked, group_bytes)
                 self.group_weights, self.weights0 = unpacked, 0
             with T.serial(config.images) as image:
                 first = image if geo.staged else image0 + image
@@ -54,9 +59,10 @@ class Kernel:
     def _unpack(self, packed0, unpacked, size: int):
         with T.serial(size // 64) as chunk:
             packed = T.bind(load(self.weights, packed0 + chunk * 64, "int8x64"))
-            low, high = signed_nibbles(view("int32x16", packed))
-            store(unpacked, chunk * 128, low)
-            store(unpacked, chunk * 128 + 64, high)
+            four = self.workload.weight_bits == 4
+            parts = signed_nibbles(view("int32x16", packed)) if four else self.dot.w(packed)
+            for number, part in enumerate(parts):
+                store(unpacked, chunk * 128 + number * 64, view("int8x64", part))
 
     def _band(self, group, image, row0, base):
         """The rows of a band, ``row_tile`` at a time and what is left one at a time."""
@@ -99,22 +105,33 @@ class Kernel:
         columns, words, column_bytes = (geo.words, 1, 4) if geo.stem else (kw, geo.words, geo.dilation[1] * geo.pixel)
         with T.serial(geo.in_blocks) as block, T.serial(kh) as i, T.serial(columns) as j:
             tap = (block * kh + i) * columns + j
-            weights = T.bind(self.weights0 + tap * (words * config.oc_tile * 64))
+            weights = T.bind(self.weights0 + tap * (words * config.oc_tile * self.dot.parts * 64))
             position = i * (geo.dilation[0] * self.width * geo.pixel) + j * column_bytes
             source = T.bind(start + block * self.block_bytes + position)
             if geo.kernel == (1, 1):
                 self._prefetch(source, block, row_tile)
-            for word in range(words):
+            for first in range(0, words, self.dot.words):
+                step = range(first, min(first + self.dot.words, words))
                 vectors = [
-                    T.bind(load(self.group_weights, weights + (word * config.oc_tile + k) * 64, "int8x64"))
-                    for k in range(config.oc_tile)
+                    self._weights(weights, [word * config.oc_tile + k for word in step]) for k in range(config.oc_tile)
                 ]
                 for number, pixel in enumerate(pixels):
-                    x = T.bind(broadcast_word(self.source, source + pixel + 4 * word))
+                    x = self._codes([source + pixel + 4 * word for word in step])
                     for k, w in enumerate(vectors):
                         accumulator = accumulators[k][number]
-                        store(accumulator, 0, dot4(load(accumulator, 0, "int32x16"), x, w))
+                        store(accumulator, 0, self.dot.add(load(accumulator, 0, "int32x16"), x, w))
         return accumulators
+
+    def _codes(self, words: list) -> list:
+        """Words of four codes at these bytes, each in all lanes, as they are multiplied."""
+        return [T.bind(part) for at in words for part in self.dot.x(broadcast_word(self.source, at))]
+
+    def _weights(self, first, numbers: list[int]) -> list:
+        """The numbered vectors of the weights that start at ``first``, as they are multiplied."""
+        parts = self.dot.parts
+        places = [first + (number * parts + part) * 64 for number in numbers for part in range(parts)]
+        dtype = "int8x64" if parts == 1 else "int16x32"
+        return [T.bind(view(dtype, load(self.group_weights, at, "int8x64"))) for at in places]
 
     def _prefetch(self, source, block, row_tile: int):
         """Ask for the same channel block of the next tile, or if that is too far ahead for one soon to come.
@@ -146,7 +163,7 @@ class Kernel:
                         store(self.out, (pixel + c) * LANES, value)
                     continue
                 codes = [T.bind(self._code(value, scale, pixel + c)) for c, value in enumerate(values)]
-                store_run(self.out, pixel, codes, epilogue.out, epilogue.lo, epilogue.hi)
+                store_run(self.target, self.out, pixel, codes, epilogue.out, epilogue.lo, epilogue.hi)
 
     def _code(self, value, scale: Scale, pixel):
         epilogue = self.workload.epilogue

@@ -4,15 +4,30 @@ from dataclasses import dataclass
 
 from schedules.cpu.conv2d_geometry import Geometry, geometry
 from schedules.cpu.conv2d_staging import staged_size
+from schedules.cpu.dot4 import Dot4, layer_dot4
+from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
-REGISTERS = 28  # accumulators; the other four hold weights and the broadcast input
 LATENCY = 5  # cycles of a dot product whose accumulator is the next one's
 NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
 FAR_BYTES_PER_CYCLE = 8  # from beyond it
 LOADS_PER_CYCLE = 1.6
 STAGED_BYTES_PER_CYCLE = 12
 ROW_TILES = (1, 2, 3, 4)
+
+
+class Core:
+    """What a core of the target takes for the steps of a convolution, in cycles."""
+
+    def __init__(self, target: CpuTarget, workload: Conv2d):
+        self.dot = layer_dot4(target, workload)
+        self.finish = 3.5 if target.avx512 else 6  # to requantize 16 sums
+
+    def step(self, pixels: int, oc_tile: int) -> float:
+        """One reduction step of a register tile: dot products, their latency, or loads."""
+        accumulators, loads = pixels * oc_tile, pixels + oc_tile
+        spills = self.dot.spill * max(0, accumulators + oc_tile + 1 - self.dot.registers)
+        return max(accumulators * self.dot.cycles, LATENCY, loads / LOADS_PER_CYCLE) + spills
 
 
 @dataclass(frozen=True)
@@ -25,9 +40,12 @@ class Config:
     oc_groups: int  # groups of oc_tile blocks of a task
 
 
-def check(config: Config, geo: Geometry) -> str | None:
-    if config.row_tile * config.col_tile * config.oc_tile > REGISTERS:
-        return f"more than {REGISTERS} accumulators"
+def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
+    geo, most = geometry(workload), layer_dot4(target, workload).accumulators
+    if min(geo.out_height, geo.out_width) < 1:
+        return "the output is empty"
+    if config.row_tile * config.col_tile * config.oc_tile > most:
+        return f"more than {most} accumulators"
     if config.col_tile > geo.out_width or config.row_tile > config.rows or config.rows > geo.out_height:
         return "a tile is larger than the output"
     if geo.batch % config.images:
@@ -37,9 +55,10 @@ def check(config: Config, geo: Geometry) -> str | None:
     return None
 
 
-def space(geo: Geometry, threads: int) -> list[Config]:
+def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
     """Register tiles within a quarter of the best, times the ways to cut the work into tasks."""
-    tiles = {tile: _tile_cycles(geo, *tile) for tile in _register_tiles(geo)}
+    geo, core = geometry(workload), Core(target, workload)
+    tiles = {tile: _tile_cycles(core, geo, *tile) for tile in _register_tiles(geo, core.dot.accumulators)}
     good = [tile for tile, cost in tiles.items() if cost <= 1.25 * min(tiles.values())]
     rows = {-(-geo.out_height // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
     configs = []
@@ -56,20 +75,20 @@ def space(geo: Geometry, threads: int) -> list[Config]:
     return configs
 
 
-def cycles(config: Config, workload: Conv2d, threads: int) -> float:
-    """Estimated cycles of the busiest thread on a core with two 512-bit dot products a cycle."""
-    geo = geometry(workload)
+def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) -> float:
+    """Estimated cycles of the busiest thread."""
+    geo, core = geometry(workload), Core(target, workload)
     tile_columns = -(-geo.out_width // config.col_tile)
     full, single = divmod(config.rows, config.row_tile)
-    step = full * _step(config.row_tile * config.col_tile, config.oc_tile)
-    step += single * _step(config.col_tile, config.oc_tile)
+    step = full * core.step(config.row_tile * config.col_tile, config.oc_tile)
+    step += single * core.step(config.col_tile, config.oc_tile)
     pixels = config.rows * tile_columns * config.col_tile
-    finish = 3.5 * pixels * config.oc_tile * (2 if workload.epilogue and workload.epilogue.residual else 1)
+    finish = core.finish * pixels * config.oc_tile * (2 if workload.epilogue and workload.epilogue.residual else 1)
     groups = config.oc_groups * config.images
     compute = groups * (step * tile_columns * geo.taps * geo.words + finish + 20 * full * tile_columns)
 
     group_bytes = geo.taps * geo.words * config.oc_tile * 64
-    unpack = config.oc_groups * group_bytes / 32 if workload.weight_bits == 4 else 0
+    unpack = config.oc_groups * group_bytes / 32 if unpacks(workload, core.dot) else 0
     weights = geo.out_blocks // config.oc_tile * group_bytes
     held = staged_size(geo, config.rows, config.images)
     staging = held / STAGED_BYTES_PER_CYCLE if geo.staged else 0
@@ -83,10 +102,15 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
     return -(-tasks // threads) * task
 
 
-def _register_tiles(geo: Geometry):
+def unpacks(workload: Conv2d, dot: Dot4) -> bool:
+    """Whether a task makes two vectors of each vector of weights before it multiplies them."""
+    return workload.weight_bits == 4 or dot.parts == 2
+
+
+def _register_tiles(geo: Geometry, accumulators: int):
     for oc_tile in _divisors(geo.out_blocks):
         for row_tile in ROW_TILES:
-            most = REGISTERS // (oc_tile * row_tile)
+            most = accumulators // (oc_tile * row_tile)
             if most < 1 or row_tile > geo.out_height:
                 continue
             widest = -(-geo.out_width // -(-geo.out_width // most))  # as many columns as fit, evenly
@@ -94,18 +118,11 @@ def _register_tiles(geo: Geometry):
                 yield row_tile, widest, oc_tile
 
 
-def _tile_cycles(geo: Geometry, row_tile: int, col_tile: int, oc_tile: int) -> float:
+def _tile_cycles(core: Core, geo: Geometry, row_tile: int, col_tile: int, oc_tile: int) -> float:
     """Cycles of one reduction step over the whole output."""
     full, single = divmod(geo.out_height, row_tile)
-    rows = full * _step(row_tile * col_tile, oc_tile) + single * _step(col_tile, oc_tile)
+    rows = full * core.step(row_tile * col_tile, oc_tile) + single * core.step(col_tile, oc_tile)
     return rows * -(-geo.out_width // col_tile) * (geo.out_blocks // oc_tile)
-
-
-def _step(pixels: int, oc_tile: int) -> float:
-    """Cycles of one reduction step of a register tile: dot products, their latency, or loads."""
-    accumulators, loads = pixels * oc_tile, pixels + oc_tile
-    spills = max(0, accumulators + oc_tile + 1 - 32)
-    return max(accumulators / 2, LATENCY, loads / LOADS_PER_CYCLE) + spills
 
 
 def _divisors(number: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Dense layer on vpdpbusd: ``acc[n,o] = bias[o] + sum_c w[o,c] * q[n,c]``, then int32 logits or codes.
+"""Dense layer on dot products of four: ``acc[n,o] = bias[o] + sum_c w[o,c] * q[n,c]``, then int32 logits or codes.
 
 A task is one group of ``oc_tile`` blocks of 16 output channels; ``batch_tile`` rows of the batch by the group's blocks
 stay in registers.  The blocks that make no full group are a smaller group of their own.
@@ -18,13 +18,13 @@ from tvm.tirx.script.builder import ir as T
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu.channel_table import channel_table, load_bias, load_scale, table_rows
 from schedules.cpu.codes import load_codes, store_first, store_run
+from schedules.cpu.dot4 import layer_dot4
 from schedules.cpu.intrin import (
     LANES,
     WORD_ORDER,
     argument,
     broadcast_word,
     chunks,
-    dot4,
     flat,
     load,
     scratch,
@@ -38,8 +38,7 @@ from schedules.cpu.requantize import clip, fast_epilogue, operand_term, sum_of_t
 from schedules.target import CpuTarget
 from schedules.workload import Dense
 
-NAME = "dense_vnni"
-REGISTERS = 28
+NAME = "dense"
 WORDS = BLOCK // 4  # words of a block of input channels
 
 
@@ -51,7 +50,7 @@ class Config:
 
 def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
     """Accumulators and logits leave as plain NCHW, codes for another layer as NCHW16c."""
-    if not (target.vnni and isinstance(workload, Dense) and workload.x.code in ("uint4", "uint8")):
+    if not (target.avx2 and isinstance(workload, Dense) and workload.x.code in ("uint4", "uint8")):
         return None
     return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW" if _leaves_plain(workload) else "NCHW16c"
 
@@ -69,19 +68,20 @@ def check(config: Config, workload: Dense, target: CpuTarget) -> str | None:
     written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
     if any(format.layout != wanted[1] for format in written):
         return f"output and residual must be {wanted[1]}"
-    if config.batch_tile * config.oc_tile > REGISTERS:
-        return f"more than {REGISTERS} accumulators"
+    most = layer_dot4(target, workload).accumulators
+    if config.batch_tile * config.oc_tile > most:
+        return f"more than {most} accumulators"
     if config.batch_tile > workload.batch or config.oc_tile > _blocks(workload.out_channels):
         return "a tile is larger than the output"
     return None
 
 
 def space(workload: Dense, target: CpuTarget, threads: int) -> list[Config]:
-    configs = []
-    for oc_tile in range(1, min(REGISTERS, _blocks(workload.out_channels)) + 1):
-        tiles = -(-workload.batch * oc_tile // REGISTERS)
+    configs, most = [], layer_dot4(target, workload).accumulators
+    for oc_tile in range(1, min(most, _blocks(workload.out_channels)) + 1):
+        tiles = -(-workload.batch * oc_tile // most)
         batch_tile = -(-workload.batch // tiles)
-        if batch_tile * oc_tile <= REGISTERS:
+        if batch_tile * oc_tile <= most:
             configs.append(Config(batch_tile, oc_tile))
     return configs
 
@@ -89,14 +89,15 @@ def space(workload: Dense, target: CpuTarget, threads: int) -> list[Config]:
 def default(workload: Dense, target: CpuTarget, threads: int) -> Config:
     """Enough accumulators to hide a dot product's latency, and at least two tasks for each thread."""
     blocks = _blocks(workload.out_channels)
-    return min(space(workload, target, threads), key=lambda config: _rounds(config, workload, blocks, threads))
+    configs = space(workload, target, threads)
+    return min(configs, key=lambda config: _rounds(config, workload, target, blocks, threads))
 
 
-def _rounds(config: Config, workload: Dense, blocks: int, threads: int) -> float:
-    """Cycles of one word on the busiest thread: vector operations at two a cycle, their latency, or the loads."""
-    unpacking = 3.5 if workload.weight_bits == 4 else 0
-    operations = (config.batch_tile + unpacking) * config.oc_tile
-    step = max(operations / 2, 5, (config.batch_tile + config.oc_tile) / 2)
+def _rounds(config: Config, workload: Dense, target: CpuTarget, blocks: int, threads: int) -> float:
+    """Cycles of one word on the busiest thread: dot products and unpacking, their latency, or the loads."""
+    unpacking = (1.75 if target.avx512 else 3.5) if workload.weight_bits == 4 else 0
+    operations = (config.batch_tile * layer_dot4(target, workload).cycles + unpacking) * config.oc_tile
+    step = max(operations, 5, (config.batch_tile + config.oc_tile) / 2)
     groups = -(-blocks // config.oc_tile)
     return -(-groups // threads) * -(-workload.batch // config.batch_tile) * (step + 1)
 
@@ -124,7 +125,7 @@ def build(config: Config, workload: Dense, target: CpuTarget):
             arguments.append(argument("residual", residual.shape(workload.out_dims), residual.dtype))
         arguments.append(argument("out", out_format.shape(workload.out_dims), out_format.dtype))
         x, weights, table, *residual, out = (flat(buffer) for buffer in arguments)
-        kernel = _Kernel(config, workload, weights, table, residual[0] if residual else None, out)
+        kernel = _Kernel(config, workload, target, weights, table, residual[0] if residual else None, out)
         full, left = divmod(out_blocks, config.oc_tile)
         # the group with the channels past the last, which plain NCHW has no room for, is emitted on its own
         if left == 0:
@@ -143,8 +144,9 @@ def build(config: Config, workload: Dense, target: CpuTarget):
 
 
 class _Kernel:
-    def __init__(self, config: Config, workload: Dense, weights, table, residual, out):
-        self.config, self.workload = config, workload
+    def __init__(self, config: Config, workload: Dense, target: CpuTarget, weights, table, residual, out):
+        self.config, self.workload, self.target = config, workload, target
+        self.dot = layer_dot4(target, workload)
         self.weights, self.table, self.residual, self.out = weights, table, residual, out
         self.in_blocks, self.out_blocks = _blocks(workload.in_channels), _blocks(workload.out_channels)
 
@@ -183,14 +185,24 @@ class _Kernel:
         with T.serial(self.in_blocks) as block:
             at = T.bind(weights0 + block * (blocks * block_bytes))
             pixel = T.bind((row * self.in_blocks + block) * BLOCK)
-            for word in range(WORDS):
-                vectors = [T.bind(self._weight(at, word, k, blocks)) for k in range(blocks)]
+            for first in range(0, WORDS, self.dot.words):
+                step = range(first, min(first + self.dot.words, WORDS))
+                vectors = [self._weights(at, step, k, blocks) for k in range(blocks)]
                 for r in range(tile):
-                    x = T.bind(broadcast_word(source, pixel + r * self.in_blocks * BLOCK + 4 * word))
+                    x = self._codes(source, pixel + r * self.in_blocks * BLOCK, step)
                     for k, w in enumerate(vectors):
                         accumulator = accumulators[k][r]
-                        store(accumulator, 0, dot4(load(accumulator, 0, "int32x16"), x, w))
+                        store(accumulator, 0, self.dot.add(load(accumulator, 0, "int32x16"), x, w))
         return accumulators
+
+    def _codes(self, source, pixel, words: range) -> list:
+        """Words of a pixel, each in all lanes, as they are multiplied."""
+        codes = [broadcast_word(source, pixel + 4 * word) for word in words]
+        return [T.bind(part) for word in codes for part in self.dot.x(word)]
+
+    def _weights(self, at, words: range, k: int, blocks: int) -> list:
+        """What these words of block ``k`` are multiplied by."""
+        return [T.bind(part) for word in words for part in self.dot.w(self._weight(at, word, k, blocks))]
 
     def _weight(self, at, word: int, k: int, blocks: int):
         if self.workload.weight_bits == 8:
@@ -215,7 +227,7 @@ class _Kernel:
                 value = clip(value, epilogue.lo, epilogue.hi) if epilogue else value
                 store_first(self.out, (row + r) * channels + block * BLOCK, value, count)
             else:
-                store_run(self.out, pixel, [value], epilogue.out, epilogue.lo, epilogue.hi)
+                store_run(self.target, self.out, pixel, [value], epilogue.out, epilogue.lo, epilogue.hi)
 
 
 def constants(config: Config, workload: Dense, weight, bias, b=None, c=None) -> list[np.ndarray]:

@@ -93,9 +93,14 @@ def broadcast_word(buffer, index):
     return view("uint8x64", tirx.Broadcast(word, LANES))
 
 
-def dot4(acc, x, w):
-    """``acc[l] + sum_j x[4l+j] * w[4l+j]``, x uint8x64, w int8x64, wrapping int32x16 (vpdpbusd)."""
-    return tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, x, w)
+def halves(name: str, dtype: str, *vectors):
+    """A 256-bit LLVM intrinsic on the lower and on the upper halves of 512-bit vectors; each result is ``dtype``."""
+    results = []
+    for half in (0, 1):
+        sizes = [vector_lanes(vector) // 2 for vector in vectors]
+        cut = [pick([v], list(range(half * n, half * n + n))) for v, n in zip(vectors, sizes, strict=True)]
+        results.append(tirx.call_llvm_pure_intrin(dtype, name, *cut))
+    return pick(results, list(range(2 * vector_lanes(results[0]))))
 
 
 def words_to_bytes(words):

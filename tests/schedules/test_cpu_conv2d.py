@@ -5,13 +5,15 @@ import pytest
 from cases import INPUTS, VALUES, code_limits, epilogues, fill, layer_constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import VNNI, conv2d, finish, run, with_garbage
+from levels import run
+from reference import conv2d, finish, with_garbage
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct
+from schedules.target import find_target
 from schedules.workload import Conv2d, Epilogue, Rescaled
 
-pytestmark = pytest.mark.usefixtures("needs_vnni")
+VNNI = find_target("avx512-vnni")
 STEM = Format("uint8")
 BLOCKS = Format("uint8", "NCHW16c")
 
@@ -47,26 +49,26 @@ def workloads(draw) -> Conv2d:
     )
 
 
-def outcome(config, workload: Conv2d, x, weight, bias, b, c, residual):
+def outcome(level, config, workload: Conv2d, x, weight, bias, b, c, residual):
     """Codes of the kernel and of the reference."""
     epilogue = workload.epilogue
     inputs = [with_garbage(workload.x.store(x), workload.x, workload.in_channels)]
     inputs += conv2d_direct.constants(config, workload, weight, bias, b, c)
     inputs += [epilogue.residual.format.store(residual)] if residual is not None else []
     out = epilogue.out if epilogue else Format("int32", "NCHW16c")
-    stored = run(conv2d_direct.build(config, workload, VNNI), inputs, out.shape(workload.out_dims), out.dtype)
+    stored = run(conv2d_direct.build(config, workload, level), inputs, out.shape(workload.out_dims), out.dtype, level)
     wanted = finish(conv2d(x, weight, bias, workload), epilogue, b, c, residual)
     return out.load(stored, workload.out_channels), wanted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data(), workloads(), st.sampled_from(VALUES), st.integers(0, 2**32))
-def test_equals_int64(data, workload, kind, seed):
+def test_equals_int64(level, data, workload, kind, seed):
     rng = np.random.default_rng(seed)
     threads = data.draw(st.sampled_from([1, 2, 3]))
-    space = conv2d_direct.space(workload, VNNI, threads)
-    config = data.draw(st.sampled_from(space + [conv2d_direct.default(workload, VNNI, threads)] * 3))
-    assert conv2d_direct.check(config, workload, VNNI) is None
+    space = conv2d_direct.space(workload, level, threads)
+    config = data.draw(st.sampled_from(space + [conv2d_direct.default(workload, level, threads)] * 3))
+    assert conv2d_direct.check(config, workload, level) is None
     half = 1 << (workload.weight_bits - 1)
     x = fill(rng, kind, *workload.x.limits, workload.x_dims)
     shape = (workload.out_channels, workload.in_channels, *workload.kernel)
@@ -75,7 +77,7 @@ def test_equals_int64(data, workload, kind, seed):
     residual = None
     if workload.epilogue and workload.epilogue.residual:
         residual = fill(rng, kind, *code_limits(workload.epilogue.residual.format), workload.out_dims)
-    got, wanted = outcome(config, workload, x, weight, bias, b, c, residual)
+    got, wanted = outcome(level, config, workload, x, weight, bias, b, c, residual)
     np.testing.assert_array_equal(got, wanted)
 
 
@@ -100,7 +102,7 @@ def layer(channels=32, size=6, out_channels=32, x=BLOCKS, bits=8, epilogue=None,
 
 
 @pytest.mark.parametrize("shift", [32, 33, 40])
-def test_rounds_exact_halves_up(shift):
+def test_rounds_exact_halves_up(level, shift):
     """A bias of odd multiples of half a step, nothing else: every result lies between two codes."""
     epilogue = Epilogue(Format("int16", "NCHW16c"), 0, -(2**15), 2**15 - 1, shift)
     workload = layer(epilogue=epilogue)
@@ -109,14 +111,14 @@ def test_rounds_exact_halves_up(shift):
     b, c = np.full(32, 2**30, "int32"), np.full(32, shift, "int32")
     weight = np.zeros((32, 32, 1, 1), "int8")
     got, wanted = outcome(
-        conv2d_direct.default(workload, VNNI, 1), workload, np.zeros((1, 32, 6, 6)), weight, bias, b, c, None
+        level, conv2d_direct.default(workload, level, 1), workload, np.zeros((1, 32, 6, 6)), weight, bias, b, c, None
     )
     np.testing.assert_array_equal(got, wanted)
     np.testing.assert_array_equal(got[0, :, 0, 0], np.arange(-15, 17))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_every_config_of_a_space(bits):
+def test_every_config_of_a_space(level, bits):
     residual = Rescaled(Format("int16", "NCHW16c"), 0, 2**30 + 12345, 37)
     packed = Format("uint4", "NCHW16c", packed=True)
     x, out = (packed, packed) if bits == 4 else (BLOCKS, BLOCKS)
@@ -128,9 +130,9 @@ def test_every_config_of_a_space(bits):
     b = rng.integers(2**30, 2**31, 64).astype("int32")
     c = np.full(64, 38 if bits == 4 else 44, "int32")
     codes = rng.integers(-3000, 3000, workload.out_dims)
-    space = conv2d_direct.space(workload, VNNI, 2)
+    space = conv2d_direct.space(workload, level, 2)
     for config in space[:: max(1, len(space) // 12)]:
-        got, wanted = outcome(config, workload, x, weight, np.zeros(64, "int32"), b, c, codes)
+        got, wanted = outcome(level, config, workload, x, weight, np.zeros(64, "int32"), b, c, codes)
         np.testing.assert_array_equal(got, wanted, err_msg=str(config))
 
 

@@ -1,19 +1,17 @@
 """The dense layer against int64."""
 
 import numpy as np
-import pytest
 from cases import INPUTS, VALUES, code_limits, epilogues, fill, layer_constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import VNNI, finish, run, with_garbage
+from levels import run
 from reference import dense as dense_reference
+from reference import finish, with_garbage
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import dense
 from schedules.dispatch import with_layouts
 from schedules.workload import Dense, Epilogue
-
-pytestmark = pytest.mark.usefixtures("needs_vnni")
 
 
 @st.composite
@@ -22,9 +20,9 @@ def logits(draw) -> Epilogue:
     return Epilogue(Format("int32"), 0, draw(st.sampled_from([0, -(2**31)])), 2**31 - 1, draw(st.integers(30, 34)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), st.sampled_from(VALUES), st.integers(0, 2**32))
-def test_equals_int64(data, kind, seed):
+def test_equals_int64(level, data, kind, seed):
     rng = np.random.default_rng(seed)
     workload = Dense(
         batch=data.draw(st.integers(1, 9)),
@@ -35,11 +33,11 @@ def test_equals_int64(data, kind, seed):
         epilogue=data.draw(epilogues() | logits()),
     )
     epilogue = workload.epilogue
-    config = data.draw(st.sampled_from([*dense.space(workload, VNNI, 2), dense.default(workload, VNNI, 2)]))
+    config = data.draw(st.sampled_from([*dense.space(workload, level, 2), dense.default(workload, level, 2)]))
     if epilogue:
-        workload = with_layouts(workload, "NCHW16c", dense.formats(workload, VNNI)[1])
+        workload = with_layouts(workload, "NCHW16c", dense.formats(workload, level)[1])
         epilogue = workload.epilogue
-    assert dense.check(config, workload, VNNI) is None
+    assert dense.check(config, workload, level) is None
     half = 1 << (workload.weight_bits - 1)
     x = fill(rng, kind, *workload.x.limits, workload.x_dims)
     shape = (workload.out_channels, workload.in_channels)
@@ -52,6 +50,6 @@ def test_equals_int64(data, kind, seed):
         residual = fill(rng, kind, *code_limits(epilogue.residual.format), workload.out_dims)
         inputs.append(epilogue.residual.format.store(residual))
     out = epilogue.out if epilogue else Format("int32")
-    got = run(dense.build(config, workload, VNNI), inputs, out.shape(workload.out_dims), out.dtype)
+    got = run(dense.build(config, workload, level), inputs, out.shape(workload.out_dims), out.dtype, level)
     wanted = finish(dense_reference(x, weight, bias), epilogue, b, c, residual)
     np.testing.assert_array_equal(out.load(got, workload.out_channels), wanted)

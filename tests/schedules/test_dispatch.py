@@ -10,7 +10,9 @@ from schedules.dispatch import choose, io_layouts, with_layouts
 from schedules.target import find_target
 from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, Epilogue, MaxPool2d, Reformat, Rescaled
 
-VNNI, AVX2 = find_target("avx512-vnni"), find_target("avx2")
+LEVELS = [find_target(name) for name in ("avx512-vnni", "avx-vnni", "avx2")]
+VNNI = LEVELS[0]
+BASELINE = find_target("x86-64")
 DIMS = (1, 32, 6, 6)
 X, WIDE = Format("uint8"), Format("int16")
 EPILOGUE = Epilogue(X, 0, 0, 255, 34, Rescaled(WIDE, 0, 2**30, 31))
@@ -38,28 +40,28 @@ BLOCKED = ("NCHW16c", "NCHW16c")
     ids=["conv", "stem", "dense", "max", "average"],
 )
 @pytest.mark.parametrize("layout", ["NCHW", "NCHW16c"])
-def test_the_fast_schedule_takes_its_own_in_its_layouts(workload, schedule, layouts, layout):
-    choice = choose(with_layouts(workload, layout, layout), VNNI, 2)
+@pytest.mark.parametrize("target", LEVELS, ids=lambda target: target.name)
+def test_the_fast_schedule_takes_its_own_in_its_layouts(workload, schedule, layouts, layout, target):
+    choice = choose(with_layouts(workload, layout, layout), target, 2)
     assert choice.schedule is schedule
     assert choice.name == schedule.NAME
     assert io_layouts(choice.workload) == layouts
-    assert schedule.check(choice.config, choice.workload, VNNI) is None
+    assert schedule.check(choice.config, choice.workload, target) is None
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NCHW16c"])
 @pytest.mark.parametrize(("channels", "wanted"), [(32, "NCHW16c"), (3, "NCHW")])
 def test_elementwise_takes_blocks_unless_they_would_be_empty(layout, channels, wanted):
     few = replace(ADD, dims=(1, channels, 6, 6))
-    choice = choose(with_layouts(few, layout, layout), AVX2, 1)
+    choice = choose(with_layouts(few, layout, layout), BASELINE, 1)
     assert choice.schedule is elementwise
     assert io_layouts(choice.workload) == (wanted, wanted)
 
 
 @pytest.mark.parametrize("workload", [CONV, STEM, DENSE], ids=["conv", "stem", "dense"])
 @pytest.mark.parametrize("layout", ["NCHW", "NCHW16c"])
-@pytest.mark.parametrize("target", ["avx2", "x86-64"])
-def test_layers_without_vnni_fall_back_reading_what_lies_there(workload, layout, target):
-    choice = choose(with_layouts(workload, layout, layout), find_target(target), 1)
+def test_layers_without_avx2_fall_back_reading_what_lies_there(workload, layout):
+    choice = choose(with_layouts(workload, layout, layout), BASELINE, 1)
     assert choice.schedule is portable
     assert io_layouts(choice.workload) == (layout, "NCHW16c")
     if workload.epilogue.residual:
@@ -78,7 +80,7 @@ def test_layers_without_vnni_fall_back_reading_what_lies_there(workload, layout,
 )
 def test_convolutions_that_the_fast_schedule_refuses_fall_back(change):
     workload = replace(CONV, **change)
-    assert choose(workload, AVX2, 1).schedule is portable
+    assert choose(workload, BASELINE, 1).schedule is portable
     wanted = conv2d_direct.formats(workload, VNNI)
     if wanted is None:
         assert choose(workload, VNNI, 1).schedule is portable
@@ -88,7 +90,7 @@ def test_convolutions_that_the_fast_schedule_refuses_fall_back(change):
 
 
 @pytest.mark.parametrize("epilogue", [None, EPILOGUE], ids=["sums", "codes"])
-@pytest.mark.parametrize("target", [VNNI, AVX2], ids=["vnni", "avx2"])
+@pytest.mark.parametrize("target", [*LEVELS, BASELINE], ids=lambda target: target.name)
 @pytest.mark.parametrize("workload", [CONV, replace(CONV, groups=2), STEM, DENSE])
 def test_layers_with_and_without_an_epilogue_find_a_schedule(workload, target, epilogue):
     choice = choose(replace(workload, epilogue=epilogue), target, 1)
@@ -117,7 +119,7 @@ def test_with_layouts_changes_layouts_only(workload):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
-@pytest.mark.parametrize("target", [VNNI, AVX2], ids=["vnni", "avx2"])
+@pytest.mark.parametrize("target", [*LEVELS, BASELINE], ids=lambda target: target.name)
 @pytest.mark.parametrize("workload", ALL, ids=lambda workload: type(workload).__name__)
 def test_choosing_again_in_the_chosen_layouts_changes_nothing(workload, target, threads):
     choice = choose(workload, target, threads)
