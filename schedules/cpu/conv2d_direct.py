@@ -4,7 +4,7 @@
 
 A task is some images, a band of output rows and some output channels.  It copies its input to padded rows if the
 convolution pads or the input is packed, and then keeps ``row_tile x col_tile`` pixels by ``oc_tile`` channel blocks
-in registers over the whole reduction, so that accumulators never touch memory.
+in registers over the whole reduction; without VNNI there are more of them than registers, in the first-level cache.
 
 Weights are ``(O/(16*oc_tile), taps, words, oc_tile, 16, 4)`` int8.  With 4 bits a 64-byte vector holds two neighbouring
 vectors of that array, the first in the low nibbles; they are unpacked once for each task and group of channels, as are

@@ -18,7 +18,7 @@ INT16_MAX = 2**15 - 1
 
 @dataclass(frozen=True)
 class Dot4:
-    """Base of the three ways, and what they mean for a register tile."""
+    """One form of the sums, and what it means for a register tile."""
 
     cycles: float  # a core's time for one vector of codes and one of weights
     accumulators: int  # int32x16 sums of a register tile at most
@@ -84,7 +84,7 @@ class WordProducts(Dot4):
 
 
 def dot4(target: CpuTarget, products: int) -> Dot4:
-    """The way for a target with AVX2; ``products`` is the greatest ``|x[2i] * w[2i] + x[2i+1] * w[2i+1]|``."""
+    """The form for a target with AVX2; ``products`` is the greatest ``|x[2i] * w[2i] + x[2i+1] * w[2i+1]|``."""
     if target.vnni:
         return WideVnni(cycles=0.5, accumulators=28, registers=32, spill=1)
     if target.avx_vnni:
