@@ -61,7 +61,7 @@ def outcome(level, config, workload: Conv2d, x, weight, bias, b, c, residual):
     return out.load(stored, workload.out_channels), wanted
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data(), workloads(), st.sampled_from(VALUES), st.integers(0, 2**32))
 def test_equals_int64(level, data, workload, kind, seed):
     rng = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ def logits(draw) -> Epilogue:
     return Epilogue(Format("int32"), 0, draw(st.sampled_from([0, -(2**31)])), 2**31 - 1, draw(st.integers(30, 34)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data(), st.sampled_from(VALUES), st.integers(0, 2**32))
 def test_equals_int64(level, data, kind, seed):
     rng = np.random.default_rng(seed)
