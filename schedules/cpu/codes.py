@@ -5,6 +5,7 @@ from tvm import tirx
 from hawqtvm.qnn.formats import Format
 from schedules.cpu.intrin import LANES, bytes_to_words, codes_of_words, load, pick, splat, store, vector_lanes, view
 from schedules.cpu.requantize import clip
+from schedules.workload import Epilogue
 
 
 def pixel_elements(format: Format) -> int:
@@ -45,6 +46,24 @@ def store_run(buffer, pixel, values: list, format: Format, lo: int, hi: int):
         per_pixel = pixel_elements(format)
         codes = bytes_to_words(codes) if format.packed else codes
         store_first(buffer, (pixel + first) * per_pixel, codes, len(group) * per_pixel)
+
+
+def store_square(buffer, lines: list, values: list[list], epilogue: Epilogue, columns: int):
+    """Clip and write the codes of ``columns`` neighbouring pixels from each of ``lines``, the last line first."""
+    format, lo, hi = epilogue.out, epilogue.lo, epilogue.hi
+    width = len(values[0])
+    if format.code in ("int16", "int32"):
+        for line, row in reversed(list(zip(lines, values, strict=True))):
+            store_run(buffer, line, row[:columns], format, lo, hi)
+        return
+    flat = [value for row in values for value in row]
+    codes = _as_uint8((flat + flat[-1:] * 4)[:4], lo, hi)
+    codes = bytes_to_words(codes) if format.packed else codes
+    per_pixel = pixel_elements(format)
+    for number, line in reversed(list(enumerate(lines))):
+        first = number * width * per_pixel
+        row = pick([codes], list(range(first, first + columns * per_pixel)))
+        store(buffer, line * per_pixel, row)
 
 
 def store_first(buffer, index, vector, count: int):

@@ -1,0 +1,136 @@
+"""3x3 convolutions of 4-bit weights in fewer products than the direct way, exactly: see :mod:`schedules.cpu.bilinear`.
+
+4-bit weights leave room in a byte for sums of four taps' combinations, and codes up to 63 for sums of four samples, so
+every product runs on the byte dot product.  A task stages some input rows, combines their samples, multiplies plane by
+plane, and sums the planes to outputs that it requantizes and writes at once.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from hawqtvm.qnn.formats import BLOCK, Format
+from schedules.cpu import winograd_space
+from schedules.cpu.bilinear import TAPS, starts, transform_weights, widest
+from schedules.cpu.channel_table import channel_table, table_rows
+from schedules.cpu.intrin import LANES, argument, flat, task_loop
+from schedules.cpu.winograd_geometry import Config, Geometry, geometry
+from schedules.cpu.winograd_kernel import Kernel
+from schedules.target import CpuTarget
+from schedules.workload import Conv2d, Epilogue
+
+NAME = "winograd_conv2d"
+
+
+def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
+    if not (target.vnni and isinstance(workload, Conv2d)) or workload.groups != 1 or workload.weight_bits != 4:
+        return None
+    if workload.kernel != (TAPS, TAPS) or workload.dilation != (1, 1) or workload.x.code != "uint4":
+        return None
+    if not set(workload.strides) <= {1, 2}:
+        return None
+    return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW16c"
+
+
+def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
+    wanted = formats(workload, target)
+    if wanted is None:
+        return "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group, on AVX512-VNNI"
+    if workload.x != wanted[0]:
+        return f"input must be {wanted[0]}"
+    epilogue = workload.epilogue
+    if epilogue is None:
+        return "accumulators leave it scaled: it needs an epilogue"
+    written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else [])
+    if any(format.layout != "NCHW16c" for format in written):
+        return "output and residual must be NCHW16c"
+    if min(workload.out_dims[2:]) < 1:
+        return "the output is empty"
+    geo = geometry(config, workload)
+    if workload.headroom < geo.scale_bits:
+        return "accumulators times four may leave int32"
+    for region in geo.regions:
+        algorithms = region.rows.algorithm, region.columns.algorithm
+        if max(widest(algorithm, workload.x.limits[1]) for algorithm in algorithms) > 255:
+            return "sums of samples may leave a byte"
+    return winograd_space.check(config, workload)
+
+
+def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
+    return winograd_space.space(workload, threads)
+
+
+def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
+    """The config that the cycle estimate of :mod:`winograd_space` likes best."""
+    return min(space(workload, target, threads), key=lambda config: winograd_space.cycles(config, workload, threads))
+
+
+def _scaled(epilogue: Epilogue, geo: Geometry) -> Epilogue:
+    """The epilogue of accumulators that are scaled by a power of two: every shift grows by its exponent."""
+    return replace(epilogue, min_shift=epilogue.min_shift + geo.scale_bits)
+
+
+def _planes(geo: Geometry) -> int:
+    return sum(region.planes for region in geo.regions)
+
+
+def build(config: Config, workload: Conv2d, target: CpuTarget):
+    """PrimFunc ``(x, weights, starts, table, [residual], out)``; :func:`constants` makes the middle three."""
+    geo = geometry(config, workload)
+    epilogue = _scaled(workload.epilogue, geo)
+    groups = geo.out_blocks // config.oc_tile
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        T.func_attr({"tirx.noalias": True})
+        arguments = [
+            argument("x", workload.x.shape(workload.x_dims), workload.x.dtype),
+            argument("weights", (groups, geo.matrices * geo.in_blocks * 4 * config.oc_tile * 64), "int8"),
+            argument("starts", (groups, _planes(geo), config.oc_tile, LANES), "int32"),
+            argument("table", (geo.out_blocks, table_rows(epilogue), LANES), "int32"),
+        ]
+        if epilogue.residual:
+            residual = epilogue.residual.format
+            arguments.append(argument("residual", residual.shape(workload.out_dims), residual.dtype))
+        arguments.append(argument("out", epilogue.out.shape(workload.out_dims), epilogue.out.dtype))
+        x, weights, first, table, *residual, out = (flat(buffer) for buffer in arguments)
+        kernel = Kernel(geo, epilogue, x, weights, first, table, residual[0] if residual else None, out)
+        rows = geo.rows.segments[0].tiles
+        tasks = (geo.workload.batch // config.images, -(-rows // config.band), groups // config.oc_groups)
+        with task_loop(tasks[0] * tasks[1] * tasks[2]) as task:
+            image0 = T.bind(task // (tasks[1] * tasks[2]) * config.images)
+            band = tirx.min(task // tasks[2] % tasks[1] * config.band, rows - config.band)
+            kernel.task(image0, T.bind(band), T.bind(task % tasks[2]))
+    return builder.get()
+
+
+def constants(config: Config, workload: Conv2d, weight, bias, b, c) -> list[np.ndarray]:
+    """``weight (O,C,3,3)`` int8, ``bias``, ``b``, ``c`` ``(O,)`` int32 -> weights, starts, table."""
+    geo = geometry(config, workload)
+    out_channels, channels = weight.shape[:2]
+    padded = np.zeros((geo.out_blocks * BLOCK, geo.in_blocks * BLOCK, TAPS, TAPS), "int64")
+    padded[:out_channels, :channels] = weight
+    if workload.x.packed:  # a slice has the even or the odd channels of a block
+        order = np.arange(padded.shape[1]).reshape(-1, 8, 2).transpose(0, 2, 1).ravel()
+        padded = padded[:, order]
+    bits = geo.scale_bits
+    combined = transform_weights(geo.rows, geo.columns, padded)
+    full_bias = np.zeros(len(padded), "int64")
+    full_bias[:out_channels] = bias
+    first = [
+        starts(
+            region.rows.algorithm, region.columns.algorithm, combined.sum(-1), full_bias << bits, workload.x.limits[1]
+        )
+        for region in geo.regions
+    ]
+    groups = geo.out_blocks // config.oc_tile
+    first = np.concatenate([values.reshape(-1, len(padded)) for values in first])
+    first = first.reshape(-1, groups, config.oc_tile, LANES).transpose(1, 0, 2, 3)
+    ordered = combined.reshape(geo.matrices, groups, config.oc_tile, LANES, -1, 4).transpose(1, 0, 4, 2, 3, 5)
+    return [
+        np.ascontiguousarray(ordered.astype("int8").reshape(groups, -1)),
+        np.ascontiguousarray(first.astype("int32")),
+        channel_table(geo.out_blocks, _scaled(workload.epilogue, geo), np.zeros_like(bias), b, np.asarray(c) + bits),
+    ]
