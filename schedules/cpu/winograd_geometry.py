@@ -166,7 +166,7 @@ class Geometry:
         return min(self.config.combined, region.slabs)
 
     def product_bytes(self, region: Region) -> int:
-        """Of one product; an odd number of cache lines, so that those of a tile do not share a few sets of the cache."""
+        """Of one product; an odd number of cache lines, lest those of a tile share a few sets of the cache."""
         size = self.combined_slabs(region) * self.slices * self.slab_bytes(region)
         return size + VECTOR * (1 - size // VECTOR % 2)
 
