@@ -19,6 +19,7 @@ from hawqtvm.qnn.model import Arithmetic, Quantization
 from hawqtvm.runtime.artifact import KIND, VERSION
 from relay_passes.context import Context
 from relay_passes.executable import build
+from relay_passes.lift import expanded_bytes
 from relay_passes.pipeline import lower
 from relay_passes.schedule import Kernel
 
@@ -78,6 +79,7 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
     graph = arithmetic.graph
     with Progress("kernels") as progress:
         mod, kernels = lower(Context(arithmetic, batch, target, threads), progress)
+    expanded = expanded_bytes(mod)
     mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
     library = directory / LIBRARY
     with waiting(f"compiling {len(kernels)} kernels for {target.name}"):
@@ -112,7 +114,11 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
             "zero_point": output.zero_point,
         },
         "layers": [kernel_row(k) for k in kernels],
-        "size": {"weights": weight_bytes(arithmetic), "library": library.stat().st_size},
+        "size": {
+            "weights": weight_bytes(arithmetic),
+            "expanded_weights": expanded,
+            "library": library.stat().st_size,
+        },
     }
 
 

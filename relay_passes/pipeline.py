@@ -11,6 +11,7 @@ from relay_passes.dyadic import dyadic
 from relay_passes.emit import emit
 from relay_passes.fuse import fuse
 from relay_passes.layout import layout
+from relay_passes.lift import lift
 from relay_passes.pack import pack
 from relay_passes.schedule import Kernel, schedule
 
@@ -28,4 +29,5 @@ def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> 
     for rewrite in REWRITES:
         mod = rewrite(mod, context)
     mod, kernels = schedule(mod, context, step)
+    mod = lift(mod)
     return check(mod, context, kernels), kernels

@@ -1,6 +1,6 @@
 """Rebuilding a Relax ``main`` binding by binding: what every pass of this folder is made with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tvm
 from tvm import ir, relax
@@ -8,16 +8,16 @@ from tvm import ir, relax
 Visit = Callable[[relax.BlockBuilder, ir.Call, relax.Var], "relax.Expr | None"]
 
 
-def bindings(mod: tvm.IRModule) -> list:
-    """The bindings of main, in order."""
-    return [b for block in mod["main"].body.blocks for b in block.bindings]
+def bindings(mod: tvm.IRModule, name: str = "main") -> list:
+    """The bindings of a Relax function, in order."""
+    return [b for block in mod[name].body.blocks for b in block.bindings]
 
 
-def rebuild(mod: tvm.IRModule, visit: Visit) -> tvm.IRModule:
+def rebuild(mod: tvm.IRModule, visit: Visit, more_params: Sequence[relax.Var] = ()) -> tvm.IRModule:
     """A new main in which ``visit(builder, call with its new arguments, old variable)`` stands for each call.
 
     ``visit`` may emit more through the builder.  It answers with an expression, or None for a call that a later one
-    will absorb.  Kernels that nothing calls any more disappear.
+    will absorb.  ``more_params`` follow those that main has.  Kernels that nothing calls any more disappear.
     """
     main = mod["main"]
     others = {var: f for var, f in mod.functions.items() if var.name_hint != "main"}
@@ -29,7 +29,7 @@ def rebuild(mod: tvm.IRModule, visit: Visit) -> tvm.IRModule:
             return relax.Tuple([renamed(e) for e in expr.fields])
         return new.get(expr, expr) if isinstance(expr, relax.Var) else expr
 
-    with bb.function("main", list(main.params)):
+    with bb.function("main", [*main.params, *more_params]):
         with bb.dataflow():
             for binding in bindings(mod):
                 value = binding.value

@@ -1,14 +1,15 @@
 """Pass 6.  Every operator --> a call of its own kernel, built by the schedule that takes it.
 
-``qnn.conv2d(x, w, bias, b, c) --> call_tir(kernel, x, the schedule's own constants)``.  The kernel carries the layer's
-name; the returned :class:`Kernel` rows are the map from kernels to layers that the manifest keeps.
+``qnn.conv2d(x, w, bias, b, c) --> call_tir(kernel, x, the schedule's own constants)``; a constant that the schedule
+expands becomes ``call_tir(function, stored)`` first.  The kernel carries the layer's name; the returned
+:class:`Kernel` rows are the map from kernels to layers that the manifest keeps.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import tvm
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 
 from hawqtvm.qnn.formats import Format
 from hawqtvm.qnn.packing import unpack_words
@@ -42,6 +43,23 @@ def layer_arrays(call: ir.Call, a: dict, inputs: int) -> list:
     return arrays
 
 
+def layer_constants(bb: relax.BlockBuilder, call: ir.Call, a: dict, choice: Choice) -> list:
+    """What the layer's kernel takes beside activations: the schedule's constants, or calls that expand them."""
+    arrays = layer_arrays(call, a, a["x_dims"][1] // a.get("groups", 1))
+    stored = [relax.const(c) for c in choice.schedule.constants(choice.config, choice.workload, *arrays)]
+    if not hasattr(choice.schedule, "expand"):
+        return stored
+    functions = choice.schedule.expand(choice.config, choice.workload)
+    return [c if f is None else expanded(bb, f, c) for f, c in zip(functions, stored, strict=True)]
+
+
+def expanded(bb: relax.BlockBuilder, function: tirx.PrimFunc, stored) -> relax.Var:
+    """``function(stored)``; the builder keeps one of equal functions."""
+    out = function.params[-1]
+    kernel = bb.add_func(function.with_attr("op_pattern", 8).without_attr("global_symbol"), "expand")
+    return bb.emit(relax.call_tir(kernel, [stored], out_ty=relax.TensorType(out.shape, out.dtype)))
+
+
 def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -> tuple[tvm.IRModule, list[Kernel]]:
     """``step(name)`` is called as each kernel is built."""
     kernels: list[Kernel] = []
@@ -51,11 +69,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
         workload = attributes.workload(call)
         choice = choose(workload, context.target, context.threads)
         activations = [x for x in call.args if not attributes.is_constant(x)]
-        constants = []
-        if call.op.name in LAYERS:
-            inputs = a["x_dims"][1] // a.get("groups", 1)
-            arrays = layer_arrays(call, a, inputs)
-            constants = [relax.const(c) for c in choice.schedule.constants(choice.config, choice.workload, *arrays)]
+        constants = layer_constants(bb, call, a, choice) if call.op.name in LAYERS else []
         kernel = choice.schedule.build(choice.config, choice.workload, context.target)
         name = a["tensor"].replace(".", "_")
         kernel = kernel.with_attr({"layer": a["layer"], "op_pattern": 8}).without_attr("global_symbol")

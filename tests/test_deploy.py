@@ -112,6 +112,7 @@ def test_the_manifest_says_what_was_built(vgg, built):
     assert kernels["features.3"]["macs"] == 2 * 4 * 4 * 16 * 9 * 8
     library = built.path / manifest["library"]
     assert manifest["size"]["library"] == library.stat().st_size
+    assert manifest["size"]["expanded_weights"] == built.network["expanded_weight_bytes"]
     weights = {name: layer.weight.size for name, layer in vgg.layers.items()}
     assert manifest["size"]["weights"] == sum(weights.values()) - weights["features.3"] // 2
     assert manifest["measured"] == built.network

@@ -25,7 +25,8 @@ def load(path: str | os.PathLike, threads: int | None = None) -> "Model":
     artifact = read_artifact(Path(path))
     count = cpu_threads.choose(threads, artifact.threads)
     check_runs_here(artifact)
-    return Model(artifact, Program(artifact.library, artifact.sha256), count)
+    program = cpu_threads.run_with(count, lambda: Program(artifact.library, artifact.sha256))
+    return Model(artifact, program, count)
 
 
 class Model:

@@ -7,7 +7,8 @@ convolution pads or the input is packed, and then keeps ``row_tile x col_tile`` 
 in registers over the whole reduction, so that accumulators never touch memory.
 
 Weights are ``(O/(16*oc_tile), taps, words, oc_tile, 16, 4)`` int8.  With 4 bits a 64-byte vector holds two neighbouring
-vectors of that array, the first in the low nibbles; they are unpacked once for each task and group of channels.
+vectors of that array, the first in the low nibbles; they are unpacked when the library is loaded, or by the kernel
+once for each task and group of channels.
 """
 
 import numpy as np
@@ -21,6 +22,7 @@ from schedules.cpu.conv2d_geometry import geometry, is_stem
 from schedules.cpu.conv2d_kernel import Kernel
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.intrin import LANES, WORD_ORDER, argument, flat, task_loop
+from schedules.cpu.unpack_nibbles import unpack_nibbles
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -48,11 +50,11 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     if any(format.layout != "NCHW16c" for format in written):
         return "output and residual must be NCHW16c"
     geo = geometry(workload)
-    return "the output is empty" if min(geo.out_height, geo.out_width) < 1 else conv2d_space.check(config, geo)
+    return "the output is empty" if min(geo.out_height, geo.out_width) < 1 else conv2d_space.check(config, workload)
 
 
 def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
-    return conv2d_space.space(geometry(workload), threads)
+    return conv2d_space.space(workload, threads)
 
 
 def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
@@ -61,7 +63,7 @@ def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
 
 
 def build(config: Config, workload: Conv2d, target: CpuTarget):
-    """PrimFunc ``(x, weights, table, [residual], out)``; :func:`constants` makes weights and table."""
+    """PrimFunc ``(x, weights, table, [residual], out)``; :func:`constants`, expanded, are weights and table."""
     geo, epilogue = geometry(workload), workload.epilogue
     groups = geo.out_blocks // config.oc_tile
     out_format = epilogue.out if epilogue else Format("int32", "NCHW16c")
@@ -70,7 +72,7 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
         T.func_attr({"tirx.noalias": True})
         arguments = [
             argument("x", workload.x.shape(workload.x_dims), workload.x.dtype),
-            argument("weights", _weights_shape(config, workload), "int8"),
+            argument("weights", _weights_shape(config, workload, config.weight_bits(workload)), "int8"),
             argument("table", (geo.out_blocks, table_rows(epilogue), LANES), "int32"),
         ]
         if epilogue and epilogue.residual:
@@ -87,10 +89,15 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
     return builder.get()
 
 
-def _weights_shape(config: Config, workload: Conv2d) -> tuple[int, ...]:
+def _weights_shape(config: Config, workload: Conv2d, bits: int) -> tuple[int, int]:
     geo = geometry(workload)
     vectors = geo.taps * geo.words * config.oc_tile
-    return (geo.out_blocks // config.oc_tile, vectors * 64 * workload.weight_bits // 8)
+    return (geo.out_blocks // config.oc_tile, vectors * 64 * bits // 8)
+
+
+def expand(config: Config, workload: Conv2d) -> list:
+    """How the library's loading changes weights and table: PrimFunc ``(stored, expanded)``, or None for not at all."""
+    return [unpack_nibbles(*_weights_shape(config, workload, 4)) if config.expanded else None, None]
 
 
 def constants(config: Config, workload: Conv2d, weight, bias, b=None, c=None) -> list[np.ndarray]:

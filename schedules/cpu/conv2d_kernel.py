@@ -10,8 +10,9 @@ from schedules.cpu.codes import load_codes, store_run
 from schedules.cpu.conv2d_geometry import Geometry
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.conv2d_staging import stage, staged_size
-from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, signed_nibbles, store, view
+from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, store
 from schedules.cpu.requantize import Scale, fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.unpack_nibbles import store_nibbles
 from schedules.workload import Conv2d
 
 NEAR_BLOCKS = 16  # input blocks of a register tile that stay in the first-level cache, with their weights
@@ -38,25 +39,18 @@ class Kernel:
             self.source, self.width, height = self.x, geo.width, geo.height
         self.block_bytes = height * self.width * geo.pixel
         group_bytes = geo.taps * geo.words * config.oc_tile * 64
-        unpacked = scratch(group_bytes, "int8") if self.workload.weight_bits == 4 else None
+        unpacked = scratch(group_bytes, "int8") if config.weight_bits(self.workload) == 4 else None
         with T.serial(config.oc_groups) as index:
             group = T.bind(oc_task * config.oc_groups + index)
             if unpacked is None:
                 self.group_weights, self.weights0 = self.weights, T.bind(group * group_bytes)
             else:
-                self._unpack(group * (group_bytes // 2), unpacked, group_bytes // 2)
+                store_nibbles(self.weights, group * (group_bytes // 2), unpacked, 0, group_bytes // 2)
                 self.group_weights, self.weights0 = unpacked, 0
             with T.serial(config.images) as image:
                 first = image if geo.staged else image0 + image
                 base = T.bind(first * geo.in_blocks * self.block_bytes)
                 self._band(group, image0 + image, row0, base)
-
-    def _unpack(self, packed0, unpacked, size: int):
-        with T.serial(size // 64) as chunk:
-            packed = T.bind(load(self.weights, packed0 + chunk * 64, "int8x64"))
-            low, high = signed_nibbles(view("int32x16", packed))
-            store(unpacked, chunk * 128, low)
-            store(unpacked, chunk * 128 + 64, high)
 
     def _band(self, group, image, row0, base):
         """The rows of a band, ``row_tile`` at a time and what is left one at a time."""

@@ -23,9 +23,15 @@ class Config:
     rows: int  # output rows of a task
     images: int  # images of a task
     oc_groups: int  # groups of oc_tile blocks of a task
+    expanded: bool  # the kernel reads 4-bit weights as bytes, which they become when the library is loaded
+
+    def weight_bits(self, workload: Conv2d) -> int:
+        """Bits of a weight as the kernel reads it."""
+        return 8 if self.expanded else workload.weight_bits
 
 
-def check(config: Config, geo: Geometry) -> str | None:
+def check(config: Config, workload: Conv2d) -> str | None:
+    geo = geometry(workload)
     if config.row_tile * config.col_tile * config.oc_tile > REGISTERS:
         return f"more than {REGISTERS} accumulators"
     if config.col_tile > geo.out_width or config.row_tile > config.rows or config.rows > geo.out_height:
@@ -34,11 +40,14 @@ def check(config: Config, geo: Geometry) -> str | None:
         return "images must divide the batch"
     if geo.out_blocks % (config.oc_tile * config.oc_groups):
         return "oc_tile * oc_groups must divide the output's channel blocks"
+    if config.expanded and workload.weight_bits != 4:
+        return "only 4-bit weights can be expanded"
     return None
 
 
-def space(geo: Geometry, threads: int) -> list[Config]:
-    """Register tiles within a quarter of the best, times the ways to cut the work into tasks."""
+def space(workload: Conv2d, threads: int) -> list[Config]:
+    """Register tiles within a quarter of the best, times the ways to cut the work into tasks and to keep weights."""
+    geo = geometry(workload)
     tiles = {tile: _tile_cycles(geo, *tile) for tile in _register_tiles(geo)}
     good = [tile for tile, cost in tiles.items() if cost <= 1.25 * min(tiles.values())]
     rows = {-(-geo.out_height // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
@@ -47,11 +56,12 @@ def space(geo: Geometry, threads: int) -> list[Config]:
         groups = geo.out_blocks // oc_tile
         shares = {groups // parts for parts in (1, threads, 2 * threads) if groups % parts == 0}
         configs += [
-            Config(row_tile, col_tile, oc_tile, band, images, share)
+            Config(row_tile, col_tile, oc_tile, band, images, share, expanded)
             for band in sorted(rows)
             if band >= row_tile
             for images in _divisors(geo.batch)
             for share in sorted(shares)
+            for expanded in ((True, False) if workload.weight_bits == 4 else (False,))
         ]
     return configs
 
@@ -69,11 +79,13 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
     compute = groups * (step * tile_columns * geo.taps * geo.words + finish + 20 * full * tile_columns)
 
     group_bytes = geo.taps * geo.words * config.oc_tile * 64
-    unpack = config.oc_groups * group_bytes / 32 if workload.weight_bits == 4 else 0
-    weights = geo.out_blocks // config.oc_tile * group_bytes
+    weight_bits = config.weight_bits(workload)
+    unpack = config.oc_groups * group_bytes / 32 if weight_bits == 4 else 0
+    weights = geo.out_blocks // config.oc_tile * group_bytes * weight_bits // 8
     held = staged_size(geo, config.rows, config.images)
     staging = held / STAGED_BYTES_PER_CYCLE if geo.staged else 0
-    far = config.oc_groups * group_bytes if weights > NEAR else 0  # weights leave the cache between two tasks
+    # weights leave the cache between two tasks
+    far = config.oc_groups * group_bytes * weight_bits // 8 if weights > NEAR else 0
     far += held / (2 if workload.x.packed else 1)
     if held > NEAR:  # and so does the input between two groups, when staged also before the first
         far += held * (config.oc_groups + (1 if geo.staged else -1))

@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 from torch import nn
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 
 from hawqtvm.qnn.formats import Format
 from hawqtvm.qnn.packing import pack_words
@@ -204,7 +204,7 @@ def test_schedule_names_its_kernels(net):
     context = net_context(net, 4)
     mod, kernels = lower(context)
     graph = model_of(net).graph
-    functions = {var.name_hint: f for var, f in mod.functions.items() if var.name_hint != "main"}
+    functions = {var.name_hint: f for var, f in mod.functions.items() if isinstance(f, tirx.PrimFunc)}
     assert sorted(k.name for k in kernels) == sorted(functions)
     assert all(functions[k.name].attrs["layer"] == k.layer for k in kernels)
     assert len({k.tensor for k in kernels}) == len(kernels)

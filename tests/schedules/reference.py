@@ -95,6 +95,16 @@ def run(func, inputs: list[np.ndarray], out_shape, out_dtype: str, target=TARGET
     return out.numpy()
 
 
+def expand(functions: list, stored: list[np.ndarray], target=TARGET) -> list[np.ndarray]:
+    """A layer's constants as its kernel takes them; what an expansion does not write shows."""
+
+    def expanded(function, array):
+        out = function.params[-1]
+        return run(function, [array], tuple(map(int, out.shape)), str(out.dtype), target)
+
+    return [a if f is None else expanded(f, a) for f, a in zip(functions, stored, strict=True)]
+
+
 def with_garbage(stored: np.ndarray, format, channels: int) -> np.ndarray:
     """Fills the channels past ``channels`` of an NCHW16c tensor, which are undefined, with ones in every bit."""
     if format.layout != "NCHW16c" or channels % 16 == 0:
