@@ -19,6 +19,7 @@ from schedules.cpu.channel_table import channel_table, table_rows
 from schedules.cpu.intrin import LANES, argument, flat, task_loop
 from schedules.cpu.winograd_geometry import Config, Geometry, geometry
 from schedules.cpu.winograd_kernel import Kernel
+from schedules.cpu.winograd_weights import pack, transform, transformed_shape
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d, Epilogue
 
@@ -78,17 +79,16 @@ def _planes(geo: Geometry) -> int:
 
 
 def build(config: Config, workload: Conv2d, target: CpuTarget):
-    """PrimFunc ``(x, weights, starts, table, [residual], out)``; :func:`constants` makes the middle three."""
+    """PrimFunc ``(x, weights, starts, table, [residual], out)``; :func:`constants` makes the middle three, expanded."""
     geo = geometry(config, workload)
     epilogue = _scaled(workload.epilogue, geo)
-    groups = geo.out_blocks // config.oc_tile
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"tirx.noalias": True})
         arguments = [
             argument("x", workload.x.shape(workload.x_dims), workload.x.dtype),
-            argument("weights", (groups, geo.matrices * geo.in_blocks * 4 * config.oc_tile * 64), "int8"),
-            argument("starts", (groups, _planes(geo), config.oc_tile, LANES), "int32"),
+            argument("weights", transformed_shape(geo), "int8"),
+            argument("starts", (geo.groups, _planes(geo), config.oc_tile, LANES), "int32"),
             argument("table", (geo.out_blocks, table_rows(epilogue), LANES), "int32"),
         ]
         if epilogue.residual:
@@ -98,7 +98,7 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
         x, weights, first, table, *residual, out = (flat(buffer) for buffer in arguments)
         kernel = Kernel(geo, epilogue, x, weights, first, table, residual[0] if residual else None, out)
         rows = geo.rows.segments[0].tiles
-        tasks = (geo.workload.batch // config.images, -(-rows // config.band), groups // config.oc_groups)
+        tasks = (geo.workload.batch // config.images, -(-rows // config.band), geo.groups // config.oc_groups)
         with task_loop(tasks[0] * tasks[1] * tasks[2]) as task:
             image0 = T.bind(task // (tasks[1] * tasks[2]) * config.images)
             band = tirx.min(task // tasks[2] % tasks[1] * config.band, rows - config.band)
@@ -106,11 +106,16 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
     return builder.get()
 
 
+def expand(config: Config, workload: Conv2d) -> list:
+    """How the library's loading changes the constants: PrimFunc ``(stored, expanded)``, or None for not at all."""
+    return [transform(geometry(config, workload)), None, None]
+
+
 def constants(config: Config, workload: Conv2d, weight, bias, b, c) -> list[np.ndarray]:
     """``weight (O,C,3,3)`` int8, ``bias``, ``b``, ``c`` ``(O,)`` int32 -> weights, starts, table."""
     geo = geometry(config, workload)
     out_channels, channels = weight.shape[:2]
-    padded = np.zeros((geo.out_blocks * BLOCK, geo.in_blocks * BLOCK, TAPS, TAPS), "int64")
+    padded = np.zeros((geo.out_blocks * BLOCK, geo.in_blocks * BLOCK, TAPS, TAPS), "int8")
     padded[:out_channels, :channels] = weight
     if workload.x.packed:  # a slice has the even or the odd channels of a block
         order = np.arange(padded.shape[1]).reshape(-1, 8, 2).transpose(0, 2, 1).ravel()
@@ -125,12 +130,10 @@ def constants(config: Config, workload: Conv2d, weight, bias, b, c) -> list[np.n
         )
         for region in geo.regions
     ]
-    groups = geo.out_blocks // config.oc_tile
     first = np.concatenate([values.reshape(-1, len(padded)) for values in first])
-    first = first.reshape(-1, groups, config.oc_tile, LANES).transpose(1, 0, 2, 3)
-    ordered = combined.reshape(geo.matrices, groups, config.oc_tile, LANES, -1, 4).transpose(1, 0, 4, 2, 3, 5)
+    first = first.reshape(-1, geo.groups, config.oc_tile, LANES).transpose(1, 0, 2, 3)
     return [
-        np.ascontiguousarray(ordered.astype("int8").reshape(groups, -1)),
+        pack(geo, padded),
         np.ascontiguousarray(first.astype("int32")),
         channel_table(geo.out_blocks, _scaled(workload.epilogue, geo), np.zeros_like(bias), b, np.asarray(c) + bits),
     ]

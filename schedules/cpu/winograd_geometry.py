@@ -96,6 +96,11 @@ class Geometry:
         return -(-self.workload.out_channels // BLOCK)
 
     @property
+    def groups(self) -> int:
+        """Of output channels that a register tile shares."""
+        return self.out_blocks // self.config.oc_tile
+
+    @property
     def slices(self) -> int:
         return self.in_blocks * BLOCK // self.pixel
 

@@ -12,7 +12,8 @@ PLANES_BYTES = 128 * 1024  # of accumulators in memory when they share weights
 STAGED_BYTES = 256 * 1024
 LATENCY = 5
 LOADS_PER_CYCLE = 1.8
-FAR_BYTES_PER_CYCLE = 8
+NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
+FAR_BYTES_PER_CYCLE = 5  # from beyond it
 
 
 def check(config: Config, workload: Conv2d) -> str | None:
@@ -123,9 +124,8 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
         passes = region.slabs / min(config.repeat, geo.combined_slabs(region))
         total += config.oc_groups * passes * weights / 48
         rounds = -(-region.slabs // geo.combined_slabs(region))
-        total += (
-            config.oc_groups * weights / FAR_BYTES_PER_CYCLE * (rounds if config.oc_groups * weights > 2**19 else 1)
-        )
+        rounds = rounds if config.oc_groups * weights > NEAR else 1
+        total += config.oc_groups * rounds * weights / FAR_BYTES_PER_CYCLE
     tasks = workload.batch // config.images * -(-geo.rows.segments[0].tiles // config.band)
     tasks *= geo.out_blocks // config.oc_tile // config.oc_groups
     return -(-tasks // threads) * total
