@@ -6,20 +6,19 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import platform
 import sys
 from pathlib import Path
 
 from hawqtvm.errors import HawqtvmError
 from hawqtvm.files import write_atomic
 from hawqtvm.models import MODELS
+from scripts.machine import machine
 from scripts.peers.measure import build_all, cold_starts, measure_case
 from scripts.peers.systems import BASELINE, SYSTEMS, Build, Case
 from scripts.peers.table import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = sorted({"numpy", "torch", "onnx", *(package for system in SYSTEMS.values() for package in system.packages)})
-ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,23 +122,6 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def machine() -> dict:
-    """The CPU's name, its instruction sets that matter here, and the cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", "").split()
-    family = ", ".join(f"{key} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts)
-    return {
-        "cpu": facts.get("model name", platform.machine()) + f" ({family})" * bool(family),
-        "isa": [name for name in ISA if name in flags],
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-    }
 
 
 def say(text: str) -> None:
