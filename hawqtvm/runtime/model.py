@@ -3,7 +3,6 @@
 import math
 import os
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -111,22 +110,17 @@ class Model:
         self._check_ran(seconds, repeats + 1)
         return {layer: samples[1:] for layer, samples in seconds.items()}
 
-    def measure(self, repeats: int = 100, warmup: int = 10, watched: bool = False) -> list[float]:
-        """Seconds from input codes to logits for each of ``repeats`` runs on random codes, after ``warmup`` more.
-
-        ``watched``: with callbacks that do nothing, to tell what those of ``profile`` cost.
-        """
+    def measure(self, repeats: int = 100, warmup: int = 10) -> list[float]:
+        """Seconds from input codes to logits for each of ``repeats`` runs on random codes, after ``warmup`` more."""
         codes = np.random.default_rng(0).integers(0, 256, self.input_shape, np.uint8)
         samples = []
 
         def work():
             tensor = self._codes(codes)
-            idle = self._program.watched(lambda kernel: None, lambda kernel, arguments: None)
-            with idle if watched else nullcontext():
-                for _ in range(warmup + repeats):
-                    started = perf_counter()
-                    self._logits(tensor)
-                    samples.append(perf_counter() - started)
+            for _ in range(warmup + repeats):
+                started = perf_counter()
+                self._logits(tensor)
+                samples.append(perf_counter() - started)
 
         self._run(work)
         return samples[warmup:]

@@ -13,8 +13,8 @@ def summarize(found: dict) -> dict:
     and what is said of the peak comes from those.
 
     Returns:
-        {"rounds" (their number), "peak_gmacs" (of one thread, the best), "median_peak_gmacs", "artifacts": [{"path",
-        "model", "plan", "batch", "threads", "residual", "us", "best_us", "watched_us" (the best, with idle callbacks),
+        {"rounds" (their number), "peak_gmacs" (of one thread, the best), "median_peak_gmacs", "callback_us" (what an
+        empty layer takes), "artifacts": [{"path", "model", "plan", "batch", "threads", "residual", "us", "best_us",
         "sum_us", "sum_best_us", "floor_us", "layers": [row], "kinds": [row]}]}; a row is {"name", "layers" (how many),
         "macs", "us", "best_us", "share" (of sum_us), "gmacs", "of_peak", "floor_us", "lost_us"}, and that of a layer
         has {"kind", "shape", "schedule", "bits", "rounds_us"} too.  Without MACs, "gmacs" and "of_peak" are None.
@@ -25,6 +25,7 @@ def summarize(found: dict) -> dict:
         "rounds": len(found["peak"]),
         "peak_gmacs": peak / 1e9,
         "median_peak_gmacs": _median(found["peak"]) / 1e9,
+        "callback_us": _median(found["callbacks"]),
         "artifacts": [_artifact(artifact, peak * artifact["threads"]) for artifact in found["artifacts"]],
     }
 
@@ -60,7 +61,6 @@ def _artifact(found: dict, peak: float) -> dict:
         "residual": manifest["residual"],
         "us": _median(found["runs"]),
         "best_us": _best(found["runs"]),
-        "watched_us": _best(found["watched"]),
         "sum_us": total,
         "sum_best_us": sum(row["best_us"] for row in layers),
         "floor_us": sum(row["floor_us"] for row in layers),

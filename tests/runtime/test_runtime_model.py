@@ -1,7 +1,6 @@
 """A loaded artifact computes what the reference does, however the images lie in memory and whoever calls."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -108,20 +107,6 @@ def test_profile_and_measure(model, codes):
     assert all(len(samples) == 4 and all(0 < s < 1 for s in samples) for samples in seconds.values())
     whole = model.measure(repeats=5, warmup=2)
     assert len(whole) == 5 and all(0 < s < 1 for s in whole)
-
-
-def test_measure_watches_only_when_asked(model, monkeypatch):
-    instruments, original = [], model._program.watched
-
-    @contextmanager
-    def watched(before, after):
-        with original(before, lambda *call: instruments.append(after(*call))):
-            yield
-
-    monkeypatch.setattr(model._program, "watched", watched)
-    assert len(model.measure(repeats=2, warmup=1)) == 2 and not instruments
-    assert len(model.measure(repeats=2, warmup=1, watched=True)) == 2
-    assert len(instruments) >= 3 * 2  # three runs of two layers
 
 
 def test_instrument_is_gone_afterwards(model, codes, monkeypatch):

@@ -18,6 +18,7 @@ from schedules.target import find_target  # noqa: E402
 from scripts.layers import __main__ as cli  # noqa: E402
 from scripts.layers import measure as measuring  # noqa: E402
 from scripts.layers import peak  # noqa: E402
+from scripts.layers.callbacks import LAYERS, RUNS, callback_times, copying_model  # noqa: E402
 from scripts.layers.report import kind, shape, summarize  # noqa: E402
 from scripts.layers.table import markdown  # noqa: E402
 from tests.nets import quantized_net  # noqa: E402
@@ -67,7 +68,6 @@ def found(layers, rounds, runs=((50.0,),), threads=1, path="one"):
         "manifest": manifest,
         "threads": threads,
         "runs": runs,
-        "watched": [[run + 4 for run in turn] for turn in runs],
         "layers": {row["name"]: times for row, times in zip(layers, rounds, strict=True)},
     }
 
@@ -93,6 +93,11 @@ def test_without_the_instruction_there_is_no_peak(monkeypatch):
     monkeypatch.setattr(peak, "cpu_features", lambda: frozenset({"avx2"}))
     with pytest.raises(BadInput, match="AVX512-VNNI, which this CPU lacks"):
         peak.compile_peak()
+
+
+def test_layers_that_do_nothing_take_little_time(tmp_path):
+    times = callback_times(copying_model(tmp_path))
+    assert len(times) == LAYERS * RUNS and all(0 < seconds < 1 for seconds in times)
 
 
 def test_kinds_and_shapes_of_layers():
@@ -122,8 +127,15 @@ def test_kinds_and_shapes_of_layers():
 
 def test_numbers_against_the_peak_of_all_threads():
     times = [[[10.0, 12.0, 14.0], [5.0, 30.0, 40.0]], [[2.0], [2.0]]]
-    report = summarize({"peak": [[1e9], [3e8]], "artifacts": [found([layer(), pool()], times, threads=2)]})
+    report = summarize(
+        {
+            "peak": [[1e9], [3e8]],
+            "callbacks": [[2.0], [3.0]],
+            "artifacts": [found([layer(), pool()], times, [[48.0, 52.0]], threads=2)],
+        }
+    )
     assert report["peak_gmacs"] == 1.0 and report["median_peak_gmacs"] == pytest.approx(0.65)
+    assert report["callback_us"] == 2.5
     (artifact,) = report["artifacts"]
     conv, other = artifact["layers"]
     # 6000 MACs at 2 threads of 1e9 MAC/s
@@ -132,13 +144,15 @@ def test_numbers_against_the_peak_of_all_threads():
     assert conv["gmacs"] == pytest.approx(1.2) and conv["of_peak"] == pytest.approx(0.6)
     assert conv["lost_us"] == pytest.approx(2.0) and conv["share"] == pytest.approx(21 / 23)
     assert other["of_peak"] is None and other["floor_us"] == 0 and other["lost_us"] == 2.0
-    assert (artifact["sum_us"], artifact["sum_best_us"], artifact["us"], artifact["watched_us"]) == (23.0, 7.0, 50, 54)
+    assert (artifact["sum_us"], artifact["sum_best_us"], artifact["us"], artifact["best_us"]) == (23.0, 7.0, 50.0, 48.0)
     assert artifact["floor_us"] == pytest.approx(3.0)
 
 
 def test_kinds_are_sums_in_a_fixed_order():
     layers = [layer("b"), layer("stem", x_dims=(1, 3, 16, 16)), pool(), layer("c"), layer("fc", "qnn.dense")]
-    report = summarize({"peak": [[1e9]], "artifacts": [found(layers, [[[n + 10.0]] for n in range(5)])]})
+    report = summarize(
+        {"peak": [[1e9]], "callbacks": [[2.0]], "artifacts": [found(layers, [[[n + 10.0]] for n in range(5)])]}
+    )
     kinds = report["artifacts"][0]["kinds"]
     assert [row["name"] for row in kinds] == ["stem", "3x3 stride 1", "dense", "other"]
     assert (kinds[1]["layers"], kinds[1]["macs"], kinds[1]["us"]) == (2, 12000, 23.0)
@@ -147,7 +161,7 @@ def test_kinds_are_sums_in_a_fixed_order():
 
 
 def page(*artifacts, **options):
-    report = summarize({"peak": [[1e9]], "artifacts": list(artifacts)})
+    report = summarize({"peak": [[1e9]], "callbacks": [[2.0]], "artifacts": list(artifacts)})
     return markdown({"date": "today", "machine": {"cpu": "Some CPU", "cores": 2}, **report}, **options)
 
 
@@ -161,7 +175,7 @@ def test_the_table_of_one_artifact():
     assert "| a | 3x3 8x8 64->128 | 8 | direct | 10 | 10 | 1 | 60% | 31.2% | 4 |" in text
     assert "| pool | max_pool2d 4x4 128 | 8 | direct | 2 | 2 | – | – | 6.2% | 2 |" in text
     assert "End to end 50 us, best 50; sum of layers 32, best 32; floor 7" in text
-    assert "+4 us longer, 1.3 a layer" in text
+    assert "about 2.0 us of callbacks" in text
     ranked = [row.split()[1] for row in rows_of(page(one, by_loss=True))[-3:]]
     assert ranked == ["b", "a", "pool"]
 
