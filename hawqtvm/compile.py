@@ -25,6 +25,7 @@ from relay_passes.schedule import Kernel
 
 LIBRARY = "model.so"
 LAYER_OPS = ("qnn.conv2d", "qnn.dense")
+GEOMETRY = ("x_dims", "kernel", "strides", "groups")
 
 
 def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...]) -> tvm.IRModule:
@@ -54,7 +55,8 @@ def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...
 
 def kernel_row(kernel: Kernel) -> dict:
     """A kernel's entry in the manifest."""
-    out = kernel.out
+    out, workload = kernel.out, kernel.choice.workload
+    fused = getattr(getattr(workload, "epilogue", None), "residual", None)
     return {
         "name": kernel.layer if kernel.op in LAYER_OPS else kernel.tensor,
         "kernel": kernel.name,
@@ -63,7 +65,9 @@ def kernel_row(kernel: Kernel) -> dict:
         "bits": kernel.bits,
         "schedule": kernel.choice.name,
         "config": str(kernel.choice.config),
-        "macs": getattr(kernel.choice.workload, "macs", 0),
+        "macs": getattr(workload, "macs", 0),
+        "geometry": {name: getattr(workload, name) for name in GEOMETRY if hasattr(workload, name)},
+        "fused_residual": fused and fused.format.code,
         "output": {"code": out.code, "layout": out.layout, "packed": out.packed, "dims": list(kernel.dims)},
     }
 
