@@ -49,7 +49,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
     def visit(bb: relax.BlockBuilder, call: ir.Call, var: relax.Var):
         a = attributes.read(call)
         workload = attributes.workload(call)
-        choice = choose(workload, context.target, context.threads)
+        choice = choose(workload, context.target, context.threads, context.tuned)
         activations = [x for x in call.args if not attributes.is_constant(x)]
         constants = []
         if call.op.name in LAYERS:
