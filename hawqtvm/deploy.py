@@ -79,9 +79,7 @@ def deploy(
     layer_bits = quantized.bits(plan.bits)
     threads, level = machine(batch, threads, target)
     out = Path(out) if out is not None else default_out(quantized.name, plan.name)
-    if tuning_logs is not None and not Path(tuning_logs).is_dir():
-        raise BadInput(f"no such folder of tuning logs: {tuning_logs}; python -m hawqtvm.tune writes one")
-    tuned = load_tuned(level, threads, this_device(), (Path(tuning_logs or TUNING_LOGS), SHIPPED))
+    tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
     runs_here = cpu_features().issuperset(level.features)
     arithmetic = Arithmetic(quantized, layer_bits, residual)
     with atomic_directory(out, MANIFEST, KIND) as directory:
@@ -101,6 +99,13 @@ def deploy(
         manifest["measured"] = network
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return Deployment(out, layers, network)
+
+
+def logs_folder(named: str | os.PathLike | None) -> Path:
+    """The user's folder of tuning logs: as named, which must be there, or the default, which need not."""
+    if named is not None and not Path(named).is_dir():
+        raise BadInput(f"no such folder of tuning logs: {named}; python -m hawqtvm.tune writes one")
+    return Path(named or TUNING_LOGS)
 
 
 def default_out(model: str, plan: str) -> Path:
@@ -232,6 +237,7 @@ def main(argv: Sequence[str] | None) -> int:
     options = parser.parse_args(argv)
     plan, source = load_plan(options.bits), sources.from_options(options)
     machine(options.batch, options.threads, options.target)  # before the long work, as the place below
+    logs_folder(options.tuning_logs)
     source = planned(source, plan)
     if options.out:
         check_directory(options.out, MANIFEST, KIND)

@@ -59,10 +59,11 @@ def tune(
 def tuning_machine(batch: int, threads: int | None, target: str, trials: int) -> "tuple[int, CpuTarget]":
     """As :func:`hawqtvm.setting.machine`, but able to run here; BadInput also for a wrong number of trials."""
     from hawqtvm.runtime import threads as cpu_threads
-    from hawqtvm.runtime.cpu import require
+    from hawqtvm.runtime.cpu import cpu_features
 
     if type(trials) is not int or trials < 1:
         raise BadInput(f"trials {trials!r}: give a whole number, 1 or more")
     threads, level = machine(batch, threads, target)
-    require(list(level.features), f"a schedule for {level.name}")
+    if not cpu_features().issuperset(level.features):
+        raise BadInput(f"this machine cannot run {level.name}: tune on one that can, or for another target")
     return cpu_threads.choose(threads, threads), level

@@ -79,7 +79,9 @@ class Arguments:
 def compiled(candidate: Choice, target: CpuTarget, arguments: Arguments) -> Callable[[], None]:
     """The candidate's kernel on these arguments, as a function that runs it once."""
     kernel = candidate.schedule.build(candidate.config, candidate.workload, target)
-    made = candidate.schedule.constants(candidate.config, candidate.workload, *arguments.parameters)
+    parameters, made = arguments.parameters, []
+    if parameters:
+        made = candidate.schedule.constants(candidate.config, candidate.workload, *parameters)
     out = kernel.params[-1]
     x, *others = (arguments.activation(i, fmt) for i, (fmt, _) in enumerate(activations(candidate.workload)))
     result = arguments.out(tuple(int(extent) for extent in out.shape), str(out.dtype))
