@@ -12,7 +12,7 @@ from schedules.target import find_target
 from schedules.tuned import Tuned, load_tuned
 from schedules.tuning_key import tuning_key
 from schedules.tuning_log import line, log_path
-from schedules.workload import Elementwise, Rescaled
+from schedules.workload import Concat, Elementwise, Rescaled
 from tests.tune.records import AVX2, BLOCKED, CONV, HERE, THERE, VNNI, WORKLOADS, configs, record
 
 DEFAULT, SECOND, THIRD = configs()[:3]
@@ -152,6 +152,14 @@ def test_the_fallbacks_records_count_only_where_it_is_the_only_one(monkeypatch):
     assert not chosen(made).measured
     monkeypatch.setattr("schedules.dispatch.SCHEDULES", ())
     assert chosen(made).schedule is portable
+
+
+def test_a_record_in_other_layouts_is_another_workloads():
+    concat = next(workload for workload in WORKLOADS if isinstance(workload, Concat))
+    lies = {layout: with_layouts(concat, layout, layout) for layout in ("NCHW", BLOCKED)}
+    made = record(lies["NCHW"], config={"parallel": True})
+    assert config_of(made, workload=lies["NCHW"]) == {"parallel": True}
+    assert config_of(made, workload=lies[BLOCKED]) is None
 
 
 def test_logs_are_loaded_from_several_folders_for_one_target_and_number_of_threads(tmp_path):
