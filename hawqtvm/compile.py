@@ -17,11 +17,14 @@ from hawqtvm.errors import BadInput
 from hawqtvm.files import sha256_file
 from hawqtvm.qnn.model import Arithmetic, Quantization
 from hawqtvm.runtime.artifact import KIND, VERSION
+from hawqtvm.runtime.cpu import cpu_name
 from relay_passes.context import Context
 from relay_passes.executable import build
 from relay_passes.lift import expanded_bytes
 from relay_passes.pipeline import lower
 from relay_passes.schedule import Kernel
+from schedules.target import CpuTarget
+from schedules.tuned import Tuned
 
 LIBRARY = "model.so"
 LAYER_OPS = ("qnn.conv2d", "qnn.dense")
@@ -65,6 +68,7 @@ def kernel_row(kernel: Kernel) -> dict:
         "bits": kernel.bits,
         "schedule": kernel.choice.name,
         "config": str(kernel.choice.config),
+        "config_source": "measured" if kernel.choice.measured else "estimated",
         "macs": getattr(workload, "macs", 0),
         "geometry": {name: getattr(workload, name) for name in GEOMETRY if hasattr(workload, name)},
         "fused_residual": fused and fused.format.code,
@@ -72,7 +76,9 @@ def kernel_row(kernel: Kernel) -> dict:
     }
 
 
-def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, directory: Path) -> dict:
+def compile_library(
+    arithmetic: Arithmetic, batch: int, target: CpuTarget, threads: int, tuned: Tuned, directory: Path
+) -> dict:
     """Compiles into ``directory``/model.so and returns the manifest's parts that describe it.
 
     Raises CheckFailed when the program cannot be proved integer-only and free of overflow, BadInput where no C compiler
@@ -82,7 +88,7 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
         raise BadInput("no C compiler found, with which TVM links the library: install gcc or clang, or set CXX")
     graph = arithmetic.graph
     with Progress("kernels") as progress:
-        mod, kernels = lower(Context(arithmetic, batch, target, threads), progress)
+        mod, kernels = lower(Context(arithmetic, batch, target, threads, tuned), progress)
     expanded = expanded_bytes(mod)
     mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
     library = directory / LIBRARY
@@ -151,14 +157,3 @@ def provenance() -> dict:
         "cores": os.cpu_count(),
         "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def cpu_name() -> str:
-    """The processor's model name, as Linux gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )

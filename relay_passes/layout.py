@@ -63,7 +63,7 @@ def layout(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         inputs = [x for x in call.args if not attributes.is_constant(x)]
         held_layout = stored[inputs[0]][0].layout
         workload = attributes.workload(laid_out(call, a, held_layout, a["out"].layout))
-        x_layout, out_layout = io_layouts(choose(workload, context.target, context.threads).workload)
+        x_layout, out_layout = io_layouts(choose(workload, context.target, context.threads, context.tuned).workload)
         wants = [x_layout] * len(inputs)
         if "residual" in a:
             wants[-1] = out_layout

@@ -19,8 +19,8 @@ from relay_passes.schedule import Kernel, schedule
 REWRITES = (assign_bits, dyadic, fuse, pack, layout)
 
 
-def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> tuple[tvm.IRModule, list[Kernel]]:
-    """Runs every pass; ``step(layer)`` is called as each kernel is built.  Raises CheckFailed where a proof fails."""
+def laid_out(context: Context) -> tvm.IRModule:
+    """The module as the schedules meet it: every rewrite done, each operator in its layout."""
     from hawqtvm.qnn.model import Arithmetic
 
     check_sizes(context.arithmetic.graph, context.batch)
@@ -28,6 +28,11 @@ def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> 
     mod = emit(eight, context.batch)
     for rewrite in REWRITES:
         mod = rewrite(mod, context)
-    mod, kernels = schedule(mod, context, step)
+    return mod
+
+
+def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> tuple[tvm.IRModule, list[Kernel]]:
+    """Runs every pass; ``step(layer)`` is called as each kernel is built.  Raises CheckFailed where a proof fails."""
+    mod, kernels = schedule(laid_out(context), context, step)
     mod = lift(mod)
     return check(mod, context, kernels), kernels

@@ -67,7 +67,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
     def visit(bb: relax.BlockBuilder, call: ir.Call, var: relax.Var):
         a = attributes.read(call)
         workload = attributes.workload(call)
-        choice = choose(workload, context.target, context.threads)
+        choice = choose(workload, context.target, context.threads, context.tuned)
         activations = [x for x in call.args if not attributes.is_constant(x)]
         constants = layer_constants(bb, call, a, choice) if call.op.name in LAYERS else []
         kernel = choice.schedule.build(choice.config, choice.workload, context.target)

@@ -1,24 +1,34 @@
-"""Which schedule takes a workload: the first of an explicit list that can."""
+"""Which schedule takes a workload: the one measured fastest, or the first of an explicit list that can."""
 
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable
+from schedules.plain_json import from_json
 from schedules.target import CpuTarget
+from schedules.tuning_key import tuning_key
 from schedules.workload import Concat, Elementwise, MaxPool2d, Reformat
 
+if TYPE_CHECKING:
+    from schedules.tuned import Tuned
+    from schedules.tuning_log import Record
+
 LAYOUT = "NCHW16c"
-SCHEDULES = (conv2d_direct, dense, elementwise, pool)  # the first that takes a workload gets it
+SCHEDULES = (conv2d_direct, dense, elementwise, pool)  # unmeasured, the first that takes a workload gets it
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A schedule module, its config, and the workload in the layouts the schedule works on."""
+    """A schedule module, its config, and the workload in the layouts the schedule works on.
+
+    ``measured``: whether the config was chosen by its time, not by an estimate.
+    """
 
     schedule: ModuleType
     config: Any
     workload: Any
+    measured: bool = False
 
     @property
     def name(self) -> str:
@@ -56,8 +66,12 @@ def io_layouts(workload) -> tuple[str, str]:
     return x_layout(workload), (getattr(workload, "epilogue", None) or workload).out.layout
 
 
-def choose(workload, target: CpuTarget, threads: int) -> Choice:
-    """The schedule that takes the workload, in the layouts it wants; the fallback reads its inputs as they lie."""
+def options(workload, target: CpuTarget, threads: int) -> list[Choice]:
+    """Every schedule that takes the workload, with its default config; the fallback only where no other does.
+
+    Each in the layouts it wants; the fallback reads its inputs as they lie.
+    """
+    found = []
     for schedule in SCHEDULES:
         wanted = schedule.formats(workload, target)
         if wanted is None:
@@ -65,9 +79,33 @@ def choose(workload, target: CpuTarget, threads: int) -> Choice:
         laid = with_layouts(workload, wanted[0].layout, wanted[1])
         config = schedule.default(laid, target, threads)
         if schedule.check(config, laid, target) is None:
-            return Choice(schedule, config, laid)
+            found.append(Choice(schedule, config, laid))
+    if found:
+        return found
     lies = x_layout(workload)
     # one layout for the inputs and the output of these
     keeps = isinstance(workload, (MaxPool2d, Concat, Elementwise))
     laid = workload if isinstance(workload, Reformat) else with_layouts(workload, lies, lies if keeps else LAYOUT)
-    return Choice(portable, portable.default(laid, target, threads), laid)
+    return [Choice(portable, portable.default(laid, target, threads), laid)]
+
+
+def choose(workload, target: CpuTarget, threads: int, tuned: "Tuned | None" = None) -> Choice:
+    """The schedule and config measured fastest where ``tuned`` has one that still fits, else the first option."""
+    found = options(workload, target, threads)
+    for record in tuned.ranked(workload, target, threads) if tuned else ():
+        for option in found:
+            config = replayed(record, option, target)
+            if config is not None:
+                return replace(option, config=config, measured=True)
+    return found[0]
+
+
+def replayed(record: "Record", option: Choice, target: CpuTarget):
+    """The record's config, if it was measured on the option's schedule and workload and is legal there; else None."""
+    if record.schedule != option.name or record.workload != tuning_key(option.workload):
+        return None
+    try:
+        config = from_json(option.schedule.Config, record.config)
+        return config if option.schedule.check(config, option.workload, target) is None else None
+    except (ValueError, ArithmeticError):  # of another version, or knobs that no one measured
+        return None

@@ -59,7 +59,12 @@ def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
 
 def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
     """The config that the cycle estimate of :mod:`conv2d_space` likes best."""
-    return min(space(workload, target, threads), key=lambda config: conv2d_space.cycles(config, workload, threads))
+    return min(space(workload, target, threads), key=lambda config: cycles(config, workload, target, threads))
+
+
+def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) -> float:
+    """The estimate of :func:`conv2d_space.cycles`."""
+    return conv2d_space.cycles(config, workload, threads)
 
 
 def build(config: Config, workload: Conv2d, target: CpuTarget):

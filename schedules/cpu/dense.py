@@ -88,16 +88,15 @@ def space(workload: Dense, target: CpuTarget, threads: int) -> list[Config]:
 
 def default(workload: Dense, target: CpuTarget, threads: int) -> Config:
     """Enough accumulators to hide a dot product's latency, and at least two tasks for each thread."""
-    blocks = _blocks(workload.out_channels)
-    return min(space(workload, target, threads), key=lambda config: _rounds(config, workload, blocks, threads))
+    return min(space(workload, target, threads), key=lambda config: cycles(config, workload, target, threads))
 
 
-def _rounds(config: Config, workload: Dense, blocks: int, threads: int) -> float:
-    """Cycles of one word on the busiest thread: vector operations at two a cycle, their latency, or the loads."""
+def cycles(config: Config, workload: Dense, target: CpuTarget, threads: int) -> float:
+    """Cycles of one word on the busiest thread, estimated: vector operations at two a cycle, latency, or loads."""
     unpacking = 3.5 if workload.weight_bits == 4 else 0
     operations = (config.batch_tile + unpacking) * config.oc_tile
     step = max(operations / 2, 5, (config.batch_tile + config.oc_tile) / 2)
-    groups = -(-blocks // config.oc_tile)
+    groups = -(-_blocks(workload.out_channels) // config.oc_tile)
     return -(-groups // threads) * -(-workload.batch // config.batch_tile) * (step + 1)
 
 
