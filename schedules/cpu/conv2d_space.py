@@ -8,10 +8,12 @@ from schedules.workload import Conv2d
 
 REGISTERS = 28  # accumulators; the other four hold weights and the broadcast input
 LATENCY = 5  # cycles of a dot product whose accumulator is the next one's
-NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
+NEAREST = 16 * 1024  # bytes that stay in the first-level cache beside the rest
+NEAR = 512 * 1024  # and in the second-level cache
+NEAR_BYTES_PER_CYCLE = 64  # from the second level, foreseen
 FAR_BYTES_PER_CYCLE = 8  # from beyond it
 LOADS_PER_CYCLE = 1.6
-STAGED_BYTES_PER_CYCLE = 12
+STAGED_BYTES_PER_CYCLE = {True: 32, False: 14}  # within NEAREST, or more
 ROW_TILES = (1, 2, 3, 4)
 
 
@@ -51,15 +53,17 @@ def space(workload: Conv2d, threads: int) -> list[Config]:
     tiles = {tile: _tile_cycles(geo, *tile) for tile in _register_tiles(geo)}
     good = [tile for tile, cost in tiles.items() if cost <= 1.25 * min(tiles.values())]
     rows = {-(-geo.out_height // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
+    bands = {(band, images) for band in rows for images in _divisors(geo.batch)}
+    if geo.staged:
+        bands |= {(band, 1) for band in range(1, geo.out_height + 1) if staged_size(geo, band, 1) <= NEAREST}
     configs = []
     for row_tile, col_tile, oc_tile in good:
         groups = geo.out_blocks // oc_tile
         shares = {groups // parts for parts in (1, threads, 2 * threads) if groups % parts == 0}
         configs += [
             Config(row_tile, col_tile, oc_tile, band, images, share, expanded)
-            for band in sorted(rows)
+            for band, images in sorted(bands)
             if band >= row_tile
-            for images in _divisors(geo.batch)
             for share in sorted(shares)
             for expanded in ((True, False) if workload.weight_bits == 4 else (False,))
         ]
@@ -83,16 +87,19 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
     unpack = config.oc_groups * group_bytes / 32 if weight_bits == 4 else 0
     weights = geo.out_blocks // config.oc_tile * group_bytes * weight_bits // 8
     held = staged_size(geo, config.rows, config.images)
-    staging = held / STAGED_BYTES_PER_CYCLE if geo.staged else 0
-    # weights leave the cache between two tasks
-    far = config.oc_groups * group_bytes * weight_bits // 8 if weights > NEAR else 0
-    far += held / (2 if workload.x.packed else 1)
-    if held > NEAR:  # and so does the input between two groups, when staged also before the first
+    staging = held / STAGED_BYTES_PER_CYCLE[held <= NEAREST] if geo.staged else 0
+    far = held / (2 if workload.x.packed else 1)
+    if held > NEAR:  # the input leaves the cache between two groups, when staged also before the first
         far += held * (config.oc_groups + (1 if geo.staged else -1))
     task = compute + unpack + staging + far / FAR_BYTES_PER_CYCLE
     bands = -(-geo.out_height // config.rows)
     tasks = geo.batch // config.images * bands * (geo.out_blocks // config.oc_tile // config.oc_groups)
-    return -(-tasks // threads) * task
+    tasks = -(-tasks // threads)
+    read = tasks * (config.oc_groups * group_bytes * weight_bits // 8)
+    if weights > NEAR:  # they leave the cache between two tasks
+        return tasks * task + read / FAR_BYTES_PER_CYCLE
+    near = read if weights > NEAREST else 0  # but the first task finds them where the other layers left them
+    return tasks * task + near / NEAR_BYTES_PER_CYCLE + weights / threads / FAR_BYTES_PER_CYCLE
 
 
 def _register_tiles(geo: Geometry):
