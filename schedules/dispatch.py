@@ -1,10 +1,10 @@
-"""Which schedule takes a workload: the one measured fastest, or the first of an explicit list that can."""
+"""Which schedule takes a workload: the one measured fastest, or estimated so, of an explicit list."""
 
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable
+from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable, winograd
 from schedules.plain_json import from_json
 from schedules.target import CpuTarget
 from schedules.tuning_key import tuning_key
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from schedules.tuning_log import Record
 
 LAYOUT = "NCHW16c"
-SCHEDULES = (conv2d_direct, dense, elementwise, pool)  # unmeasured, the first that takes a workload gets it
+SCHEDULES = (winograd, conv2d_direct, dense, elementwise, pool)
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,16 @@ def options(workload, target: CpuTarget, threads: int) -> list[Choice]:
 
 
 def choose(workload, target: CpuTarget, threads: int, tuned: "Tuned | None" = None) -> Choice:
-    """The schedule and config measured fastest where ``tuned`` has one that still fits, else the first option."""
+    """The schedule and config measured fastest where ``tuned`` has one that still fits, else the best estimate."""
     found = options(workload, target, threads)
     for record in tuned.ranked(workload, target, threads) if tuned else ():
         for option in found:
             config = replayed(record, option, target)
             if config is not None:
                 return replace(option, config=config, measured=True)
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    return min(found, key=lambda o: o.schedule.cycles(o.config, o.workload, target, threads))
 
 
 def replayed(record: "Record", option: Choice, target: CpuTarget):

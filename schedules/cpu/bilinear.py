@@ -1,9 +1,9 @@
 """Exact fast convolution of kernel size 3 along one axis: fewer products than taps times outputs.
 
-An algorithm computes ``scale * y`` of a tile as sums of products of two integer combinations, one of input samples
-``d`` and one of taps ``w``; in two dimensions every row product meets every column product.
+An algorithm computes ``2**scale_bits * y`` of a tile as sums of products of two integer combinations, one of input
+samples ``d`` and one of taps ``w``; in two dimensions every row product meets every column product.
 
-- F(2,3), Winograd: 4 products for 2 outputs.  ``scale`` 2 keeps the weight combinations whole.
+- F(2,3), Winograd: 4 products for 2 outputs.  Twice the output keeps the weight combinations whole.
 - Stride 2: the even samples see ``w0, w2`` at stride 1, which F(2,2) takes in 3 products; the odd ones see ``w1``.
 - One output left over: the taps themselves, those beyond the input left out.
 
@@ -62,7 +62,6 @@ class Axis:
     """How the outputs along one axis are cut into tiles; ``weights``: the combinations of the three taps."""
 
     stride: int
-    scale: int
     weights: tuple[tuple[int, int, int], ...]
     segments: tuple[Segment, ...]
 
@@ -89,19 +88,24 @@ POLYPHASE_WEIGHTS = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1))
 LAST_OF_THREE_TAPS = Algorithm(outputs=1, inputs=((1, 0, 0), (0, 1, 0), (0, 0, 1)), planes=(Plane(0, 0, 3, (1,)),))
 
 
+def scale_bits(strides: tuple[int, int]) -> int:
+    """Outputs are computed times two to this: stride 1 doubles them along its axis."""
+    return strides.count(1)
+
+
 def axis(stride: int, outputs: int, split: bool) -> Axis:
     """Tiles of two outputs; an odd one at the end gets a tile of its own if ``split``, else half of a tile is wasted.
 
     With stride 1 the split leaves the last tap of the last output out: it must fall on padding of value 0.
     """
     algorithm, last = (WINOGRAD, LAST_OF_TWO_TAPS) if stride == 1 else (POLYPHASE, LAST_OF_THREE_TAPS)
-    weights, scale = (WINOGRAD_WEIGHTS, 2) if stride == 1 else (POLYPHASE_WEIGHTS, 1)
+    weights = WINOGRAD_WEIGHTS if stride == 1 else POLYPHASE_WEIGHTS
     whole = outputs // 2 if split else -(-outputs // 2)
     segments = [Segment(algorithm, 0, whole)] if whole else []
     if split and outputs % 2:
         segments.append(Segment(last, outputs - 1, 1))
     used = max(plane.weight + plane.count for segment in segments for plane in segment.algorithm.planes)
-    return Axis(stride, scale, weights[:used], tuple(segments))
+    return Axis(stride, weights[:used], tuple(segments))
 
 
 def offset(rows: tuple[int, ...], columns: tuple[int, ...], most: int) -> int:

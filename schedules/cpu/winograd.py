@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu import winograd_space
-from schedules.cpu.bilinear import TAPS, starts, transform_weights, widest
+from schedules.cpu.bilinear import TAPS, scale_bits, starts, transform_weights, widest
 from schedules.cpu.channel_table import channel_table, table_rows
 from schedules.cpu.intrin import LANES, argument, flat, task_loop
 from schedules.cpu.winograd_geometry import Config, Geometry, geometry
@@ -31,7 +31,9 @@ def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
         return None
     if workload.kernel != (TAPS, TAPS) or workload.dilation != (1, 1) or workload.x.code != "uint4":
         return None
-    if not set(workload.strides) <= {1, 2}:
+    if not set(workload.strides) <= {1, 2} or min(workload.out_dims[2:]) < 1 or workload.epilogue is None:
+        return None
+    if workload.headroom < scale_bits(workload.strides):
         return None
     return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW16c"
 
@@ -39,20 +41,17 @@ def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
 def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     wanted = formats(workload, target)
     if wanted is None:
-        return "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group, on AVX512-VNNI"
+        return (
+            "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group and an epilogue, whose "
+            "scaled accumulators fit int32, on AVX512-VNNI"
+        )
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
     epilogue = workload.epilogue
-    if epilogue is None:
-        return "accumulators leave it scaled: it needs an epilogue"
     written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else [])
     if any(format.layout != "NCHW16c" for format in written):
         return "output and residual must be NCHW16c"
-    if min(workload.out_dims[2:]) < 1:
-        return "the output is empty"
     geo = geometry(config, workload)
-    if workload.headroom < geo.scale_bits:
-        return "accumulators times four may leave int32"
     for region in geo.regions:
         algorithms = region.rows.algorithm, region.columns.algorithm
         if max(widest(algorithm, workload.x.limits[1]) for algorithm in algorithms) > 255:
@@ -66,7 +65,12 @@ def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
 
 def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
     """The config that the cycle estimate of :mod:`winograd_space` likes best."""
-    return min(space(workload, target, threads), key=lambda config: winograd_space.cycles(config, workload, threads))
+    return min(space(workload, target, threads), key=lambda config: cycles(config, workload, target, threads))
+
+
+def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) -> float:
+    """The estimate of :func:`winograd_space.cycles`."""
+    return winograd_space.cycles(config, workload, threads)
 
 
 def _scaled(epilogue: Epilogue, geo: Geometry) -> Epilogue:

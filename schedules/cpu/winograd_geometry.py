@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import product
 
 from hawqtvm.qnn.formats import BLOCK
-from schedules.cpu.bilinear import Axis, Segment, axis
+from schedules.cpu.bilinear import Axis, Segment, axis, scale_bits
 from schedules.workload import Conv2d
 
 VECTOR = 64  # bytes
@@ -112,7 +112,7 @@ class Geometry:
     @property
     def scale_bits(self) -> int:
         """Outputs are computed times two to this."""
-        return (self.rows.scale * self.columns.scale).bit_length() - 1
+        return scale_bits(self.workload.strides)
 
     @cached_property
     def regions(self) -> list[Region]:

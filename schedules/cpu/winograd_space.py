@@ -9,11 +9,11 @@ from schedules.workload import Conv2d
 REGISTERS = 28  # accumulators; the other four hold weights and the broadcast combinations
 COMBINED_BYTES = (16 * 1024, 64 * 1024, 400 * 1024)
 PLANES_BYTES = 128 * 1024  # of accumulators in memory when they share weights
-STAGED_BYTES = 256 * 1024
+STAGED_BYTES = 1024 * 1024
 LATENCY = 5
 LOADS_PER_CYCLE = 1.8
 NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
-FAR_BYTES_PER_CYCLE = 5  # from beyond it
+FAR_BYTES_PER_CYCLE = 11  # from beyond it, prefetched
 
 
 def check(config: Config, workload: Conv2d) -> str | None:
