@@ -115,6 +115,7 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
         vectors = region.slab_rows * -(-region.slab_columns // geo.vector_pixels)
         total += region.slabs * geo.slices * vectors * 3 * region.products
         step = max(tiles * oc_tile / 2, LATENCY, (tiles + oc_tile) / LOADS_PER_CYCLE)
+        step += 4 * max(0, tiles * oc_tile + oc_tile + 1 - 32)  # of vectors that registers cannot hold
         reduce = region.products * depth * step + region.planes * (tiles * oc_tile + 12)
         values = region.rows.algorithm.outputs * region.columns.algorithm.outputs
         finish = tiles * oc_tile * (region.planes * 1.25 + values * (4 + residual) + 4)
