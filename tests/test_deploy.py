@@ -326,7 +326,7 @@ def plant_a_wrong_weight(monkeypatch, shape, channel):
 
         return planted
 
-    for schedule in (*dispatch.NEEDS_VNNI, *dispatch.ANYWHERE, dispatch.portable):
+    for schedule in (*dispatch.SCHEDULES, dispatch.portable):
         if hasattr(schedule, "constants"):
             monkeypatch.setattr(schedule, "constants", wrong(schedule.constants))
 
