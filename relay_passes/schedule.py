@@ -44,7 +44,11 @@ def layer_arrays(call: ir.Call, a: dict, inputs: int) -> list:
 
 
 def layer_constants(bb: relax.BlockBuilder, call: ir.Call, a: dict, choice: Choice) -> list:
-    """What the layer's kernel takes beside activations: the schedule's constants, or calls that expand them."""
+    """What the layer's kernel takes beside activations: the schedule's constants, or calls that expand them.
+
+    A schedule may have ``expand(config, workload)``: for each array of ``constants`` None, or a PrimFunc
+    ``(stored, expanded)`` that makes of it what the kernel takes.
+    """
     arrays = layer_arrays(call, a, a["x_dims"][1] // a.get("groups", 1))
     stored = [relax.const(c) for c in choice.schedule.constants(choice.config, choice.workload, *arrays)]
     if not hasattr(choice.schedule, "expand"):
