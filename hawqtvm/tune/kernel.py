@@ -41,6 +41,11 @@ class Arguments:
     def activation(self, index: int, fmt: Format) -> tvm.runtime.Tensor:
         return self._once((index, fmt), lambda: tvm.runtime.tensor(fmt.store(self._codes[index])))
 
+    def touch(self) -> None:
+        """Reads every activation that a candidate reads."""
+        for index, fmt in [key for key in self._stored if isinstance(key[1], Format)]:
+            np.from_dlpack(self.activation(index, fmt)).max()
+
     def out(self, shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
         return self._once((shape, dtype), lambda: tvm.runtime.tensor(np.zeros(shape, dtype)))
 
@@ -79,11 +84,32 @@ class Arguments:
 def compiled(candidate: Choice, target: CpuTarget, arguments: Arguments) -> Callable[[], None]:
     """The candidate's kernel on these arguments, as a function that runs it once."""
     kernel = candidate.schedule.build(candidate.config, candidate.workload, target)
-    parameters, made = arguments.parameters, []
-    if parameters:
-        made = candidate.schedule.constants(candidate.config, candidate.workload, *parameters)
-    out = kernel.params[-1]
+    made = constants(candidate, target, arguments.parameters) if arguments.parameters else []
     x, *others = (arguments.activation(i, fmt) for i, (fmt, _) in enumerate(activations(candidate.workload)))
-    result = arguments.out(tuple(int(extent) for extent in out.shape), str(out.dtype))
+    result = arguments.out(*output(kernel))
     main = tvm.compile(kernel, target=target.tvm)["main"]
-    return partial(main, x, *(tvm.runtime.tensor(constant) for constant in made), *others, result)
+    return partial(main, x, *made, *others, result)
+
+
+def constants(candidate: Choice, target: CpuTarget, parameters: list[np.ndarray]) -> list[tvm.runtime.Tensor]:
+    """The schedule's constants as its kernel reads them, expanded as a library's loading does."""
+    schedule = candidate.schedule
+    stored = schedule.constants(candidate.config, candidate.workload, *parameters)
+    functions = [None] * len(stored)
+    if hasattr(schedule, "expand"):
+        functions = schedule.expand(candidate.config, candidate.workload)
+    made = []
+    for array, function in zip(map(tvm.runtime.tensor, stored), functions, strict=True):
+        if function is None:
+            made.append(array)
+            continue
+        shape, dtype = output(function)
+        made.append(tvm.runtime.empty(shape, dtype))
+        tvm.compile(function, target=target.tvm)["main"](array, made[-1])
+    return made
+
+
+def output(function: tvm.tirx.PrimFunc) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of a kernel's last argument."""
+    out = function.params[-1]
+    return tuple(int(extent) for extent in out.shape), str(out.dtype)

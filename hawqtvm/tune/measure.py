@@ -1,8 +1,9 @@
 """Times candidates against one another, on a machine that others use too.
 
 All candidates of a workload take turns, call by call, so that what slows the machine slows them alike.  Before each
-call a sweep passes ``SWEPT`` bytes through the caches of the cores at work: a layer finds its weights and its code as
-it does in a network, where all other layers ran since.  After each pass the slower half leaves, and whoever is clearly
+call a sweep passes ``SWEPT`` bytes through the caches of the cores at work, and then the activations: a layer finds
+its weights and its code as it does in a network, where all other layers ran since, and what it reads as the layer
+before has just left it.  After each pass the slower half leaves, and whoever is clearly
 slower than the best.
 """
 
@@ -51,12 +52,18 @@ def _measure(candidates: Sequence[Choice], target: CpuTarget, threads: int) -> l
         else:
             runs[index] = run
             results.append([])
-    _race(runs, results, sweeper(target, threads))
+    sweep = sweeper(target, threads)
+
+    def settle():
+        sweep()
+        arguments.touch()
+
+    _race(runs, results, settle)
     return results
 
 
-def _race(runs: dict[int, Callable[[], None]], results: list, sweep: Callable[[], None]) -> None:
-    """Runs those that are left in rounds of turns and adds each one's times to its results."""
+def _race(runs: dict[int, Callable[[], None]], results: list, settle: Callable[[], None]) -> None:
+    """Runs those that are left in rounds of turns, each after ``settle``, and adds its times to its results."""
     turns = random.Random(SEED)
     left = list(runs)
     for rounds in PASSES:
@@ -64,7 +71,7 @@ def _race(runs: dict[int, Callable[[], None]], results: list, sweep: Callable[[]
             times = {index: [] for index in left}
             for _ in range(CALLS):
                 for index in turns.sample(left, len(left)):
-                    sweep()
+                    settle()
                     started = perf_counter()
                     runs[index]()
                     times[index].append(round(1e6 * (perf_counter() - started), 2))
