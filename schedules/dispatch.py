@@ -67,9 +67,9 @@ def io_layouts(workload) -> tuple[str, str]:
 
 
 def options(workload, target: CpuTarget, threads: int) -> list[Choice]:
-    """Every schedule that takes the workload, with its default config; the fallback only where no other does.
+    """Every schedule that takes the workload, with its default config, the one estimated fastest first.
 
-    Each in the layouts it wants; the fallback reads its inputs as they lie.
+    Each in the layouts it wants.  The fallback only where no other does; it reads its inputs as they lie.
     """
     found = []
     for schedule in SCHEDULES:
@@ -80,6 +80,8 @@ def options(workload, target: CpuTarget, threads: int) -> list[Choice]:
         config = schedule.default(laid, target, threads)
         if schedule.check(config, laid, target) is None:
             found.append(Choice(schedule, config, laid))
+    if len(found) > 1:
+        found.sort(key=lambda o: o.schedule.cycles(o.config, o.workload, target, threads))
     if found:
         return found
     lies = x_layout(workload)
@@ -97,9 +99,7 @@ def choose(workload, target: CpuTarget, threads: int, tuned: "Tuned | None" = No
             config = replayed(record, option, target)
             if config is not None:
                 return replace(option, config=config, measured=True)
-    if len(found) == 1:
-        return found[0]
-    return min(found, key=lambda o: o.schedule.cycles(o.config, o.workload, target, threads))
+    return found[0]
 
 
 def replayed(record: "Record", option: Choice, target: CpuTarget):
