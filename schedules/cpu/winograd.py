@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu import winograd_space
 from schedules.cpu.bilinear import TAPS, starts, transform_weights, widest
-from schedules.cpu.channel_table import channel_table, table_rows
+from schedules.cpu.channel_table import MAX_SHIFT, channel_table, table_rows
 from schedules.cpu.intrin import LANES, argument, flat, task_loop
 from schedules.cpu.winograd_geometry import Config, Geometry, geometry
 from schedules.cpu.winograd_kernel import Kernel
@@ -70,7 +70,7 @@ def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
 
 def _scaled(epilogue: Epilogue, geo: Geometry) -> Epilogue:
     """The epilogue of accumulators that are scaled by a power of two: every shift grows by its exponent."""
-    return replace(epilogue, min_shift=epilogue.min_shift + geo.scale_bits)
+    return replace(epilogue, min_shift=min(epilogue.min_shift + geo.scale_bits, MAX_SHIFT))
 
 
 def _planes(geo: Geometry) -> int:
@@ -125,6 +125,8 @@ def constants(config: Config, workload: Conv2d, weight, bias, b, c) -> list[np.n
         )
         for region in geo.regions
     ]
+    shift = np.asarray(c) + bits
+    b, c = np.where(shift > MAX_SHIFT, 0, b), np.minimum(shift, MAX_SHIFT)  # a shift past it makes 0 of any accumulator
     groups = geo.out_blocks // config.oc_tile
     first = np.concatenate([values.reshape(-1, len(padded)) for values in first])
     first = first.reshape(-1, groups, config.oc_tile, LANES).transpose(1, 0, 2, 3)
@@ -132,5 +134,5 @@ def constants(config: Config, workload: Conv2d, weight, bias, b, c) -> list[np.n
     return [
         np.ascontiguousarray(ordered.astype("int8").reshape(groups, -1)),
         np.ascontiguousarray(first.astype("int32")),
-        channel_table(geo.out_blocks, _scaled(workload.epilogue, geo), np.zeros_like(bias), b, np.asarray(c) + bits),
+        channel_table(geo.out_blocks, _scaled(workload.epilogue, geo), np.zeros_like(bias), b, c),
     ]
