@@ -1,5 +1,7 @@
 """Winograd convolutions against int64, over shapes, formats, epilogues, ways to cut the work and extreme values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cases import VALUES, code_limits, fill, layer_constants
@@ -10,6 +12,7 @@ from winograd_cases import STRIDES, VNNI, configs, workloads
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import winograd
+from schedules.cpu.winograd_geometry import Config
 from schedules.workload import Conv2d, Epilogue
 
 pytestmark = pytest.mark.usefixtures("needs_vnni")
@@ -120,6 +123,22 @@ def test_outputs_smaller_than_a_tile(strides, size):
     first_of = {config.split: config for config in reversed(winograd.space(workload, VNNI, 1))}
     for config in first_of.values():
         assert_sums_equal(config, workload, "random")
+
+
+@pytest.mark.parametrize("x", [CODES, PACKED], ids=["codes", "packed"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(1, 4, 1, repeat=3, combined=4, band=3, images=1, oc_groups=1, split=False),
+        Config(2, 6, 1, repeat=2, combined=3, band=3, images=2, oc_groups=3, split=False),
+    ],
+    ids=["parts of a row", "two rows"],
+)
+def test_pieces_that_do_not_divide(config, x):
+    """Five rows of six tiles, both last ones half outside; what is padded is neither 0 nor the same on all sides."""
+    workload = replace(layer(size=(8, 10), x=x), padding=(0, 3, 3, 0), x_zero_point=5)
+    assert winograd.check(config, workload, VNNI) is None
+    assert_sums_equal(config, workload, "random")
 
 
 @pytest.mark.slow
