@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu import winograd_space
 from schedules.cpu.bilinear import TAPS, scale_bits, starts, transform_weights, widest
-from schedules.cpu.channel_table import channel_table, table_rows
+from schedules.cpu.channel_table import MAX_SHIFT, channel_table, table_rows
 from schedules.cpu.intrin import LANES, argument, flat, task_loop
 from schedules.cpu.winograd_geometry import Config, Geometry, geometry
 from schedules.cpu.winograd_kernel import Kernel
@@ -27,32 +27,42 @@ NAME = "winograd_conv2d"
 
 
 def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
-    if not (target.vnni and isinstance(workload, Conv2d)) or workload.groups != 1 or workload.weight_bits != 4:
-        return None
-    if workload.kernel != (TAPS, TAPS) or workload.dilation != (1, 1) or workload.x.code != "uint4":
-        return None
-    if not set(workload.strides) <= {1, 2} or min(workload.out_dims[2:]) < 1 or workload.epilogue is None:
-        return None
-    if workload.headroom < scale_bits(workload.strides):
+    if _refusal(workload, target):
         return None
     return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW16c"
 
 
+def _refusal(workload, target: CpuTarget) -> str | None:
+    """Why no config takes the workload, in whichever layouts."""
+    if not (
+        target.vnni
+        and isinstance(workload, Conv2d)
+        and (workload.x.code, workload.weight_bits, workload.groups) == ("uint4", 4, 1)
+        and (workload.kernel, workload.dilation) == ((TAPS, TAPS), (1, 1))
+        and set(workload.strides) <= {1, 2}
+    ):
+        return "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group, on AVX512-VNNI"
+    if workload.epilogue is None:
+        return "accumulators leave it scaled: it needs an epilogue"
+    if min(workload.out_dims[2:]) < 1:
+        return "the output is empty"
+    if workload.headroom < scale_bits(workload.strides):
+        return f"accumulators times {1 << scale_bits(workload.strides)} may leave int32"
+    return None
+
+
 def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
-    wanted = formats(workload, target)
-    if wanted is None:
-        return (
-            "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group and an epilogue, whose "
-            "scaled accumulators fit int32, on AVX512-VNNI"
-        )
-    if workload.x != wanted[0]:
-        return f"input must be {wanted[0]}"
+    refusal = _refusal(workload, target)
+    if refusal:
+        return refusal
+    wanted, layout = formats(workload, target)
+    if workload.x != wanted:
+        return f"input must be {wanted}"
     epilogue = workload.epilogue
     written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else [])
-    if any(format.layout != "NCHW16c" for format in written):
-        return "output and residual must be NCHW16c"
-    geo = geometry(config, workload)
-    for region in geo.regions:
+    if any(format.layout != layout for format in written):
+        return f"output and residual must be {layout}"
+    for region in geometry(config, workload).regions:
         algorithms = region.rows.algorithm, region.columns.algorithm
         if max(widest(algorithm, workload.x.limits[1]) for algorithm in algorithms) > 255:
             return "sums of samples may leave a byte"
@@ -75,7 +85,7 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
 
 def _scaled(epilogue: Epilogue, geo: Geometry) -> Epilogue:
     """The epilogue of accumulators that are scaled by a power of two: every shift grows by its exponent."""
-    return replace(epilogue, min_shift=epilogue.min_shift + geo.scale_bits)
+    return replace(epilogue, min_shift=min(epilogue.min_shift + geo.scale_bits, MAX_SHIFT))
 
 
 def _planes(geo: Geometry) -> int:
@@ -134,10 +144,12 @@ def constants(config: Config, workload: Conv2d, weight, bias, b, c) -> list[np.n
         )
         for region in geo.regions
     ]
+    shift = np.asarray(c) + bits
+    b, c = np.where(shift > MAX_SHIFT, 0, b), np.minimum(shift, MAX_SHIFT)  # a shift past it makes 0 of any accumulator
     first = np.concatenate([values.reshape(-1, len(padded)) for values in first])
     first = first.reshape(-1, geo.groups, config.oc_tile, LANES).transpose(1, 0, 2, 3)
     return [
         pack(geo, padded),
         np.ascontiguousarray(first.astype("int32")),
-        channel_table(geo.out_blocks, _scaled(workload.epilogue, geo), np.zeros_like(bias), b, np.asarray(c) + bits),
+        channel_table(geo.out_blocks, _scaled(workload.epilogue, geo), np.zeros_like(bias), b, c),
     ]

@@ -8,7 +8,7 @@ from tvm.tirx.script.builder import ir as T
 from schedules.cpu.bilinear import Plane
 from schedules.cpu.channel_table import load_scale
 from schedules.cpu.codes import load_codes, store_square
-from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, store
+from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, store, view
 from schedules.cpu.requantize import fast_epilogue, operand_term, sum_of_terms
 from schedules.cpu.winograd_geometry import Geometry, Region
 from schedules.cpu.winograd_input import combine, stage
@@ -156,7 +156,9 @@ class Kernel:
         size = repeat * region.slab_tiles * self.config.oc_tile * LANES
 
         def plane(i, j):
-            return T.bind(load(planes, (i * len(columns.planes) + j) * size + place * LANES, "int32x16"))
+            at = (i * len(columns.planes) + j) * size + place * LANES
+            # unsigned, since LLVM takes it that signed sums never leave int32; in between these may
+            return T.bind(view("uint32x16", load(planes, at, "int32x16")))
 
         m = [[plane(i, j) for j in range(len(columns.planes))] for i in range(len(rows.planes))]
         down = [
@@ -167,7 +169,8 @@ class Kernel:
             for a in range(rows.outputs)
         ]
         return [
-            [T.bind(_sum(line, [p.signs[b] for p in columns.planes])) for b in range(columns.outputs)] for line in down
+            [T.bind(view("int32x16", _sum(line, [p.signs[b] for p in columns.planes]))) for b in range(columns.outputs)]
+            for line in down
         ]
 
     def _code(self, value, scale, pixel):

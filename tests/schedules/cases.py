@@ -58,11 +58,11 @@ def epilogues(draw, outputs=tuple(OUTPUTS)) -> Epilogue | None:
     return Epilogue(out, zero, lo, hi, draw(st.sampled_from([24, 31, 32, 33, 34, 38])), residual)
 
 
-def layer_constants(draw, rng, epilogue: Epilogue | None, weight: np.ndarray, most: int, kind: str):
-    """Bias, ``b`` and ``c``; the bias brings accumulators near +-2**30 when asked, never past int32."""
+def layer_constants(draw, rng, epilogue: Epilogue | None, weight: np.ndarray, most: int, kind: str, limit: int = 2**30):
+    """Bias, ``b`` and ``c``; the bias brings accumulators near +-``limit`` when asked, never past it."""
     out_channels = weight.shape[0]
     reach = int(np.abs(weight.astype("int64")).reshape(out_channels, -1).sum(1).max(initial=0)) * most
-    extent = draw(st.sampled_from([0, 1000, 2**30 - reach]))
+    extent = draw(st.sampled_from([0, 1000, limit - reach]))
     bias = fill(rng, kind if kind in ("random", "ends") else "random", -extent, extent, out_channels).astype("int32")
     if epilogue is None:
         return bias, None, None
