@@ -16,6 +16,8 @@ from schedules.cpu.unpack_nibbles import store_nibbles
 from schedules.workload import Conv2d
 
 NEAR_BLOCKS = 16  # input blocks of a register tile that stay in the first-level cache, with their weights
+LINE = 64  # bytes of the cache
+IDLE_TURNS = 4  # tiles for each line of weights, above which those take little of a group's time
 PREFETCHED_BLOCKS = 4  # of a deeper tile: far enough ahead, and still there when they are read
 
 
@@ -25,6 +27,7 @@ class Kernel:
     def __init__(self, config: Config, workload: Conv2d, geo: Geometry, x, weights, table, residual, out):
         self.config, self.workload, self.geo = config, workload, geo
         self.x, self.weights, self.table, self.residual, self.out = x, weights, table, residual, out
+        self.tiles = -(-geo.out_width // config.col_tile)  # of a row
         self.fast = workload.epilogue is None or fast_epilogue(workload.epilogue)
 
     def task(self, image0, band, oc_task):
@@ -58,25 +61,29 @@ class Kernel:
         even = geo.out_height % config.rows == 0
         rows = config.rows if even else T.bind(tirx.min(config.rows, geo.out_height - row0))
         with T.serial(rows // config.row_tile) as index:
-            self._row(group, image, row0, index * config.row_tile, config.row_tile, base)
+            turn = (image % config.images * (config.rows // config.row_tile) + index) * self.tiles
+            self._row(group, image, row0, index * config.row_tile, config.row_tile, base, turn)
         if config.row_tile > 1 and not (even and config.rows % config.row_tile == 0):
             left = rows % config.row_tile
             with T.serial(left) as index:
-                self._row(group, image, row0, rows - left + index, 1, base)
+                self._row(group, image, row0, rows - left + index, 1, base, index * self.tiles)
 
-    def _row(self, group, image, row0, row, row_tile: int, base):
-        """A row of register tiles; the last tile moves left to end at the edge, computing some pixels twice."""
+    def _row(self, group, image, row0, row, row_tile: int, base, turn):
+        """A row of register tiles; the last tile moves left to end at the edge, computing some pixels twice.
+
+        ``turn``: which of the group's tiles is the first of the row.
+        """
         config, geo = self.config, self.geo
-        with T.serial(-(-geo.out_width // config.col_tile)) as tile:
+        with T.serial(self.tiles) as tile:
             exact = geo.out_width % config.col_tile == 0
             first = tile * config.col_tile
             column = T.bind(first if exact else tirx.min(first, geo.out_width - config.col_tile))
             top = row * geo.strides[0] if geo.staged else (row0 + row) * geo.strides[0]
             start = T.bind(base + (top * self.width + column * geo.strides[1]) * geo.pixel)
-            accumulators = self._reduce(group, start, row_tile)
+            accumulators = self._reduce(group, start, row_tile, T.bind(turn + tile))
             self._finish(accumulators, group, image, row0 + row, column, row_tile)
 
-    def _reduce(self, group, start, row_tile: int) -> list[list]:
+    def _reduce(self, group, start, row_tile: int, turn) -> list[list]:
         """Accumulators [block][pixel] of a register tile after the whole reduction."""
         config, geo = self.config, self.geo
         pixels = [
@@ -96,9 +103,11 @@ class Kernel:
             weights = T.bind(self.weights0 + tap * (words * config.oc_tile * 64))
             position = i * (geo.dilation[0] * self.width * geo.pixel) + j * column_bytes
             source = T.bind(start + block * self.block_bytes + position)
-            if geo.kernel == (1, 1):
-                self._prefetch(source, block, row_tile)
+            ahead = self._input_ahead(source, block, row_tile) + self._weights_ahead(group, tap, words, turn)
             for word in range(words):
+                # spread: LLVM moves no load across a prefetch, which keeps it from holding all weights in registers
+                for line in ahead[word::words]:
+                    prefetch(*line)
                 vectors = [
                     T.bind(load(self.group_weights, weights + (word * config.oc_tile + k) * 64, "int8x64"))
                     for k in range(config.oc_tile)
@@ -110,20 +119,34 @@ class Kernel:
                         store(accumulator, 0, dot4(load(accumulator, 0, "int32x16"), x, w))
         return accumulators
 
-    def _prefetch(self, source, block, row_tile: int):
-        """Ask for the same channel block of the next tile, or if that is too far ahead for one soon to come.
+    def _input_ahead(self, source, block, row_tile: int) -> list[tuple]:
+        """Lines of the same channel block of the next tile, or if that is too far ahead of one soon to come.
 
         Pieces of a 1x1 convolution's input are too short for the hardware to foresee, and used once a tile.
         """
         config, geo = self.config, self.geo
+        if geo.kernel != (1, 1):
+            return []
         near = geo.in_blocks * geo.strides[1] <= NEAR_BLOCKS
         blocks = geo.in_blocks if near else PREFETCHED_BLOCKS
         ahead = blocks * self.block_bytes
         next_tile = ahead - geo.in_blocks * self.block_bytes + config.col_tile * geo.strides[1] * geo.pixel
         line = T.bind(source + tirx.Select(block + blocks < geo.in_blocks, ahead, next_tile))
-        for row in range(row_tile):
-            first = line + row * geo.strides[0] * self.width * geo.pixel
-            prefetch(self.source, first, config.col_tile * geo.strides[1] * geo.pixel)
+        row_bytes = geo.strides[0] * self.width * geo.pixel
+        offsets = product(range(row_tile), range(0, config.col_tile * geo.strides[1] * geo.pixel, LINE))
+        return [(self.source, line + row * row_bytes + offset) for row, offset in offsets]
+
+    def _weights_ahead(self, group, tap, words: int, turn) -> list[tuple]:
+        """Lines of the next group's weights, a share in every turn of this one: they come from far, and only once."""
+        config, geo = self.config, self.geo
+        lines = words * config.oc_tile * config.weight_bits(self.workload) // 8
+        turns = config.images * (config.rows // config.row_tile) * self.tiles
+        share = -(-lines // turns)
+        if geo.stem or turns > lines * IDLE_TURNS:
+            return []
+        first = (group + 1) * (geo.taps * lines * LINE) + tap * (lines * LINE)
+        line = T.bind(first + tirx.min(turn * share, lines - share) * LINE)
+        return [(self.weights, line + number * LINE) for number in range(share)]
 
     def _finish(self, accumulators, group, image, row, column, row_tile: int):
         """Requantize a register tile and write it."""

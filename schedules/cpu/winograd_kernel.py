@@ -95,8 +95,9 @@ class Kernel:
                 with T.serial(geo.slices) as part:
                     source = T.bind(source0 + part * slab_bytes)
                     weights = T.bind(weights0 + part * (words * oc_tile * 64))
-                    prefetch(self.weights, weights + AHEAD, words * oc_tile * 64)
                     for word in range(words):
+                        for k in range(oc_tile):
+                            prefetch(self.weights, weights + AHEAD + (word * oc_tile + k) * 64)
                         self._products(accumulators, combined, source + 4 * word, weights + word * oc_tile * 64)
             for k, vectors in enumerate(accumulators):
                 for m, accumulator in enumerate(vectors):

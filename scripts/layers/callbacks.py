@@ -10,6 +10,7 @@ from hawqtvm.runtime import Model
 from hawqtvm.runtime.artifact import Artifact
 from hawqtvm.runtime.engine import Program
 from relay_passes.executable import build
+from relay_passes.lift import lift
 from schedules.target import find_target
 
 LAYERS = 50
@@ -34,7 +35,7 @@ def copying_model(directory: Path) -> Model:
                     value = blocks.emit(relax.call_tir(kernel, [value], out_ty=codes))
                 value = blocks.emit_output(value)
             blocks.emit_func_output(value)
-    build(blocks.get(), find_target("x86-64").tvm).export_library(str(library))
+    build(lift(blocks.get()), find_target("x86-64").tvm).export_library(str(library))
     digest = sha256_file(library)
     layer_of = {kernel.name_hint: kernel.name_hint for kernel in kernels}
     artifact = Artifact(directory, library, digest, (), 1, SHAPE, SHAPE, 1.0, layer_of, {})
