@@ -18,13 +18,12 @@ from hawqtvm.files import sha256_file
 from hawqtvm.qnn.model import Arithmetic, Quantization
 from hawqtvm.runtime.artifact import KIND, VERSION
 from hawqtvm.runtime.cpu import cpu_name
+from hawqtvm.setting import ACTIVATIONS
 from relay_passes.context import Context
 from relay_passes.executable import build
 from relay_passes.lift import expanded_bytes
 from relay_passes.pipeline import lower
 from relay_passes.schedule import Kernel
-from schedules.target import CpuTarget
-from schedules.tuned import Tuned
 
 LIBRARY = "model.so"
 LAYER_OPS = ("qnn.conv2d", "qnn.dense")
@@ -76,9 +75,7 @@ def kernel_row(kernel: Kernel) -> dict:
     }
 
 
-def compile_library(
-    arithmetic: Arithmetic, batch: int, target: CpuTarget, threads: int, tuned: Tuned, directory: Path
-) -> dict:
+def compile_library(context: Context, directory: Path) -> dict:
     """Compiles into ``directory``/model.so and returns the manifest's parts that describe it.
 
     Raises CheckFailed when the program cannot be proved integer-only and free of overflow, BadInput where no C compiler
@@ -86,9 +83,10 @@ def compile_library(
     """
     if cc.get_cc() is None:
         raise BadInput("no C compiler found, with which TVM links the library: install gcc or clang, or set CXX")
+    arithmetic, batch, target = context.arithmetic, context.batch, context.target
     graph = arithmetic.graph
     with Progress("kernels") as progress:
-        mod, kernels = lower(Context(arithmetic, batch, target, threads, tuned), progress)
+        mod, kernels = lower(context, progress)
     expanded = expanded_bytes(mod)
     mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
     library = directory / LIBRARY
@@ -109,8 +107,9 @@ def compile_library(
             "mattr": list(target.mattr),
             "features": list(target.features),
         },
-        "threads": threads,
+        "threads": context.threads,
         "residual": arithmetic.residual,
+        "activations": ACTIVATIONS[context.words],
         "input": {
             "shape": [batch, *graph.input_dims],
             "dtype": "uint8",

@@ -15,7 +15,7 @@ from hawqtvm.console import Parser, command, note, print_json, table
 from hawqtvm.errors import BadInput
 from hawqtvm.plan import Plan, load_plan, uniform
 from hawqtvm.runtime.artifact import KIND, MANIFEST
-from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_bits, add_options, checkpoint_place, machine, planned
+from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_bits, add_options, checkpoint_place, machine, packs, planned
 
 if TYPE_CHECKING:
     from hawqtvm.data import Images
@@ -49,6 +49,7 @@ def deploy(
     target: str = "native",
     threads: int | None = None,
     residual: str = "int16",
+    activations: str = "bytes",
     tuning_logs: str | os.PathLike | None = None,
     verify: bool = True,
     measure: bool = True,
@@ -58,8 +59,9 @@ def deploy(
     """Compiles a quantized model under a plan into the directory ``out`` and proves and measures what it built.
 
     ``bits``: 8, 4, {layer: 4 or 8} (layers not named take 8) or a Plan.  ``threads``: what the kernels are shaped for
-    (default: the CPUs of this process).  ``residual``: the stream's "int16", "int32" or "uint8".  ``tuning_logs``: a
-    folder of measured schedules, used beside those that come with hawqtvm (default: "tuning_logs", if there is one).
+    (default: the CPUs of this process).  ``residual``: the stream's "int16", "int32" or "uint8".  ``activations``:
+    those of 4 bits in "bytes" or eight in "words".  ``tuning_logs``: a folder of measured schedules, used beside those
+    that come with hawqtvm (default: "tuning_logs", if there is one).
     ``labelled``: images with labels, for the accuracy.  ``out`` appears whole or not at all (default:
     artifacts/<model>-<plan>).
     Raises BadInput (a plan that does not fit, an unknown target, a place that cannot be written) and CheckFailed (a
@@ -71,6 +73,7 @@ def deploy(
     from hawqtvm.qnn.model import Arithmetic
     from hawqtvm.runtime.cpu import cpu_features
     from hawqtvm.verify import REFERENCE
+    from relay_passes.context import Context
     from schedules.tuned import SHIPPED, load_tuned
     from schedules.tuning_log import this_device
 
@@ -82,8 +85,9 @@ def deploy(
     tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
     runs_here = cpu_features().issuperset(level.features)
     arithmetic = Arithmetic(quantized, layer_bits, residual)
+    context = Context(arithmetic, batch, level, threads, packs(activations), tuned)
     with atomic_directory(out, MANIFEST, KIND) as directory:
-        manifest = compile_library(arithmetic, batch, level, threads, tuned, directory)
+        manifest = compile_library(context, directory)
         (directory / REFERENCE).mkdir()
         digest = write_checkpoint(quantized, directory / REFERENCE)
         manifest |= {
@@ -255,6 +259,7 @@ def main(argv: Sequence[str] | None) -> int:
         target=options.target,
         threads=options.threads,
         residual=options.residual,
+        activations=options.activations,
         tuning_logs=options.tuning_logs,
         labelled=sources.labelled_images(source, quantized),
         checkpoint_sha256=digest,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ARTIFACTS = Path("artifacts")
 TUNING_LOGS = Path("tuning_logs")
+ACTIVATIONS = ("bytes", "words")  # how codes of 4 bits lie: the index says whether packed
 
 
 def add_bits(parser: Parser) -> None:
@@ -24,7 +25,7 @@ def add_bits(parser: Parser) -> None:
 
 
 def add_options(parser: Parser) -> None:
-    """``--target``, ``--batch``, ``--threads`` and ``--residual``."""
+    """``--target``, ``--batch``, ``--threads``, ``--residual`` and ``--activations``."""
     parser.add_argument("--target", default="native", help="native, avx512-vnni, avx2 or x86-64 (default: %(default)s)")
     parser.add_argument("--batch", metavar="N", type=int, default=1, help="images a call (default: %(default)s)")
     parser.add_argument(
@@ -33,6 +34,19 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--residual", choices=RESIDUALS, default="int16", help="type of the residual stream (default: %(default)s)"
     )
+    parser.add_argument(
+        "--activations",
+        choices=ACTIVATIONS,
+        default=ACTIVATIONS[0],
+        help="4-bit activations one in a byte, or eight in an int32 word: half the memory, slower (default: %(default)s)",
+    )
+
+
+def packs(activations: str) -> bool:
+    """Whether 4-bit activations lie in words; BadInput for anything else than "bytes" or "words"."""
+    if activations not in ACTIVATIONS:
+        raise BadInput(f"activations {activations!r}: choose {' or '.join(ACTIVATIONS)}")
+    return bool(ACTIVATIONS.index(activations))
 
 
 def machine(batch: int, threads: int | None, target: str) -> "tuple[int, CpuTarget]":

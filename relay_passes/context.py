@@ -11,11 +11,13 @@ from schedules.tuned import Tuned
 class Context:
     """``arithmetic``: the quantized model under the plan; ``threads``: what the kernels are shaped for.
 
-    ``tuned``: measured schedules; None leaves the choice to the schedules' estimates.
+    ``words``: 4-bit activations eight in an int32, not each in a byte.  ``tuned``: measured schedules; None leaves the
+    choice to the schedules' estimates.
     """
 
     arithmetic: Arithmetic
     batch: int
     target: CpuTarget
     threads: int
+    words: bool = True
     tuned: Tuned | None = None

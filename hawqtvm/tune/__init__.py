@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hawqtvm.console import Progress, note
 from hawqtvm.errors import BadInput
 from hawqtvm.plan import Plan
-from hawqtvm.setting import TUNING_LOGS, machine
+from hawqtvm.setting import TUNING_LOGS, machine, packs
 
 if TYPE_CHECKING:
     from hawqtvm.qnn.model import QuantizedModel
@@ -25,6 +25,7 @@ def tune(
     target: str = "native",
     threads: int | None = None,
     residual: str = "int16",
+    activations: str = "bytes",
     trials: int = TRIALS,
     out: str | os.PathLike = TUNING_LOGS,
 ) -> "list[Row]":
@@ -42,10 +43,11 @@ def tune(
     from schedules.tuning_log import log_path, this_device
 
     threads, level = tuning_machine(batch, threads, target, trials)
+    words = packs(activations)
     path = log_path(Path(out), this_device(), level.name, threads)
     check_appendable(path)
     layer_bits = quantized.bits(bits.bits if isinstance(bits, Plan) else bits)
-    workloads = distinct_workloads(Context(Arithmetic(quantized, layer_bits, residual), batch, level, threads))
+    workloads = distinct_workloads(Context(Arithmetic(quantized, layer_bits, residual), batch, level, threads, words))
     log, rows = Trials(path, level, threads), []
     with Progress("workloads", len(workloads)) as progress:
         for workload, layers in workloads.items():

@@ -86,6 +86,7 @@ def main(argv: Sequence[str] | None) -> int:
         target=options.target,
         threads=threads,
         residual=options.residual,
+        activations=options.activations,
         trials=options.trials,
         out=options.out,
     )
