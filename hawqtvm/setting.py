@@ -38,7 +38,7 @@ def add_options(parser: Parser) -> None:
         "--activations",
         choices=ACTIVATIONS,
         default=ACTIVATIONS[0],
-        help="4-bit activations one in a byte, or eight in an int32 word: half the memory, slower (default: %(default)s)",
+        help="4-bit activations in bytes, or eight in an int32 word: half the memory, slower (default: %(default)s)",
     )
 
 
