@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable, winograd
+from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable, strassen, winograd
 from schedules.plain_json import from_json
 from schedules.target import CpuTarget
 from schedules.tuning_key import tuning_key
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from schedules.tuning_log import Record
 
 LAYOUT = "NCHW16c"
-SCHEDULES = (winograd, conv2d_direct, dense, elementwise, pool)
+SCHEDULES = (winograd, strassen, conv2d_direct, dense, elementwise, pool)
 
 
 @dataclass(frozen=True)
