@@ -41,8 +41,8 @@ class Arguments:
     def activation(self, index: int, fmt: Format) -> tvm.runtime.Tensor:
         return self._once((index, fmt), lambda: tvm.runtime.tensor(fmt.store(self._codes[index])))
 
-    def out(self, shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
-        return self._once((shape, dtype), lambda: tvm.runtime.tensor(np.zeros(shape, dtype)))
+    def out(self, index: int, shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
+        return self._once((index, shape, dtype), lambda: tvm.runtime.tensor(np.zeros(shape, dtype)))
 
     @cached_property
     def parameters(self) -> list[np.ndarray]:
@@ -82,8 +82,11 @@ def compiled(candidate: Choice, target: CpuTarget, arguments: Arguments) -> Call
     parameters, made = arguments.parameters, []
     if parameters:
         made = candidate.schedule.constants(candidate.config, candidate.workload, *parameters)
-    out = kernel.params[-1]
     x, *others = (arguments.activation(i, fmt) for i, (fmt, _) in enumerate(activations(candidate.workload)))
-    result = arguments.out(tuple(int(extent) for extent in out.shape), str(out.dtype))
+    inputs = [x, *(tvm.runtime.tensor(constant) for constant in made), *others]
+    outputs = [
+        arguments.out(i, tuple(int(extent) for extent in out.shape), str(out.dtype))
+        for i, out in enumerate(kernel.params[len(inputs) :])
+    ]
     main = tvm.compile(kernel, target=target.tvm)["main"]
-    return partial(main, x, *(tvm.runtime.tensor(constant) for constant in made), *others, result)
+    return partial(main, *inputs, *outputs)
