@@ -1,4 +1,4 @@
-"""Pass 4.  4-bit weights and activations --> int32 words of eight; unpacked only where that is faster."""
+"""Pass 5.  4-bit weights and activations --> int32 words of eight; unpacked only where that is faster."""
 
 import tvm
 from tvm import ir, relax
@@ -38,6 +38,6 @@ def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         if name in LAYERS and a["bits"] == 4:
             args[1] = relax.const(pack_words(attributes.constant(args[1]), 1))
         # what an add or a requantization reads is the wide stream, never 4 bits
-        return attributes.changed(call, args, **{key: WORDS for key in ("x", "out") if a.get(key) == CODES})
+        return attributes.changed(call, args, **{key: WORDS for key in ("x", "out", "codes") if a.get(key) == CODES})
 
     return rebuild(mod, visit)
