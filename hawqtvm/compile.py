@@ -15,6 +15,7 @@ import hawqtvm
 from hawqtvm.console import Progress, waiting
 from hawqtvm.errors import BadInput
 from hawqtvm.files import sha256_file
+from hawqtvm.qnn.formats import Format
 from hawqtvm.qnn.model import Arithmetic, Quantization
 from hawqtvm.runtime.artifact import KIND, VERSION
 from hawqtvm.runtime.cpu import cpu_name
@@ -57,8 +58,10 @@ def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...
 
 def kernel_row(kernel: Kernel) -> dict:
     """A kernel's entry in the manifest."""
-    out, workload = kernel.out, kernel.choice.workload
-    fused = getattr(getattr(workload, "epilogue", None), "residual", None)
+    workload = kernel.choice.workload
+    epilogue = getattr(workload, "epilogue", None)
+    fused, codes = getattr(epilogue, "residual", None), getattr(epilogue, "codes", None)
+    dims = list(kernel.dims)
     return {
         "name": kernel.layer if kernel.op in LAYER_OPS else kernel.tensor,
         "kernel": kernel.name,
@@ -71,8 +74,14 @@ def kernel_row(kernel: Kernel) -> dict:
         "macs": getattr(workload, "macs", 0),
         "geometry": {name: getattr(workload, name) for name in GEOMETRY if hasattr(workload, name)},
         "fused_residual": fused and fused.format.code,
-        "output": {"code": out.code, "layout": out.layout, "packed": out.packed, "dims": list(kernel.dims)},
+        "output": storage(kernel.out) | {"dims": dims},
+        "second_output": codes and {"tensor": kernel.codes} | storage(codes.out) | {"dims": dims},
     }
+
+
+def storage(format: Format) -> dict:
+    """A format in the manifest."""
+    return {"code": format.code, "layout": format.layout, "packed": format.packed}
 
 
 def compile_library(context: Context, directory: Path) -> dict:

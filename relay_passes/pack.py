@@ -1,4 +1,4 @@
-"""Pass 4.  4-bit weights and, if the context says so, activations --> int32 words of eight."""
+"""Pass 5.  4-bit weights and, if the context says so, activations --> int32 words of eight."""
 
 import tvm
 from tvm import ir, relax
@@ -44,6 +44,6 @@ def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
             value = bb.emit(attributes.changed(call, args, tensor=f"{layer}.unpacked"))
             return reformat("qnn.pack", value, dialect.out_dims(call), layer, a["tensor"], CODES, WORDS)
         # what an add or a requantization reads is the wide stream, never 4 bits
-        return attributes.changed(call, args, **{key: WORDS for key in ("x", "out") if a.get(key) == CODES})
+        return attributes.changed(call, args, **{key: WORDS for key in ("x", "out", "codes") if a.get(key) == CODES})
 
     return rebuild(mod, visit)

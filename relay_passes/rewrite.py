@@ -16,8 +16,9 @@ def bindings(mod: tvm.IRModule, name: str = "main") -> list:
 def rebuild(mod: tvm.IRModule, visit: Visit, more_params: Sequence[relax.Var] = ()) -> tvm.IRModule:
     """A new main in which ``visit(builder, call with its new arguments, old variable)`` stands for each call.
 
-    ``visit`` may emit more through the builder.  It answers with an expression, or None for a call that a later one
-    will absorb.  ``more_params`` follow those that main has.  Kernels that nothing calls any more disappear.
+    ``visit`` may emit more through the builder.  It answers with an expression, with a Tuple of variables for a call
+    that makes several tensors, or None for a call that a later one will absorb.  ``more_params`` follow those that main
+    has.  Kernels that nothing calls any more disappear.
     """
     main = mod["main"]
     others = {var: f for var, f in mod.functions.items() if var.name_hint != "main"}
@@ -27,6 +28,9 @@ def rebuild(mod: tvm.IRModule, visit: Visit, more_params: Sequence[relax.Var] = 
     def renamed(expr):
         if isinstance(expr, relax.Tuple):
             return relax.Tuple([renamed(e) for e in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            made = renamed(expr.tuple_value)
+            return made.fields[expr.index] if isinstance(made, relax.Tuple) else relax.TupleGetItem(made, expr.index)
         return new.get(expr, expr) if isinstance(expr, relax.Var) else expr
 
     with bb.function("main", [*main.params, *more_params]):
@@ -39,7 +43,8 @@ def rebuild(mod: tvm.IRModule, visit: Visit, more_params: Sequence[relax.Var] = 
                 else:
                     value = renamed(value)
                 if value is not None:
-                    new[binding.var] = value if isinstance(value, relax.Var) else bb.emit(value, binding.var.name)
+                    known = isinstance(value, relax.Var | relax.Tuple)
+                    new[binding.var] = value if known else bb.emit(value, binding.var.name)
             out = bb.emit_output(renamed(main.body.body))
         bb.emit_func_output(out)
     return bb.get()

@@ -1,4 +1,4 @@
-"""Pass 6.  Every operator --> a call of its own kernel, built by the schedule that takes it.
+"""Pass 7.  Every operator --> a call of its own kernel, built by the schedule that takes it.
 
 ``qnn.conv2d(x, w, bias, b, c) --> call_tir(kernel, x, the schedule's own constants)``; a constant that the schedule
 expands becomes ``call_tir(function, stored)`` first.  The kernel carries the layer's name; the returned
@@ -23,12 +23,16 @@ LAYERS = ("qnn.conv2d", "qnn.dense")
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a scheduled kernel is: its PrimFunc's name, layer, the graph tensor it makes and that tensor's storage."""
+    """What a scheduled kernel is: its PrimFunc's name, layer, the graph tensor it makes and that tensor's storage.
+
+    ``codes``: the tensor of its second output, if it has one.
+    """
 
     name: str
     op: str
     layer: str
     tensor: str
+    codes: str | None
     bits: int | None
     choice: Choice
     out: Format
@@ -84,6 +88,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
                 call.op.name,
                 a["layer"],
                 a["tensor"],
+                a.get("codes_tensor"),
                 a.get("bits"),
                 choice,
                 a["out"],
@@ -91,6 +96,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
             )
         )
         step(a["layer"])
-        return relax.call_tir(function, [activations[0], *constants, *activations[1:]], out_ty=dialect.infer(call, bb))
+        arguments = [activations[0], *constants, *activations[1:]]
+        return relax.call_tir(function, arguments, out_ty=dialect.out_types(call))
 
     return rebuild(mod, visit), kernels

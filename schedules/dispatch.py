@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable, strassen, winograd
 from schedules.plain_json import from_json
 from schedules.target import CpuTarget
 from schedules.tuning_key import tuning_key
-from schedules.workload import Concat, Elementwise, MaxPool2d, Reformat
+from schedules.workload import Concat, Elementwise, Epilogue, MaxPool2d, Reformat
 
 if TYPE_CHECKING:
     from schedules.tuned import Tuned
@@ -36,7 +37,7 @@ class Choice:
 
 
 def with_layouts(workload, x_layout: str, out_layout: str):
-    """The workload with its inputs and outputs in these layouts; a residual lies as the output does."""
+    """The workload with its inputs and outputs in these layouts; all of a layer's epilogue lies alike."""
     if isinstance(workload, Elementwise):
         operands = tuple(replace(o, format=replace(o.format, layout=x_layout)) for o in workload.operands)
         return replace(workload, operands=operands, out=replace(workload.out, layout=out_layout))
@@ -45,13 +46,20 @@ def with_layouts(workload, x_layout: str, out_layout: str):
         return replace(changed, out=replace(workload.out, layout=out_layout))
     epilogue = getattr(workload, "epilogue", None)
     if epilogue is not None:
-        residual = epilogue.residual
-        if residual is not None:
-            residual = replace(residual, format=replace(residual.format, layout=out_layout))
-        changed = replace(
-            changed, epilogue=replace(epilogue, out=replace(epilogue.out, layout=out_layout), residual=residual)
-        )
+        changed = replace(changed, epilogue=_epilogue(epilogue, out_layout))
     return changed
+
+
+def _epilogue(epilogue: Epilogue, layout: str) -> Epilogue:
+    def laid(fmt: Format) -> Format:
+        return replace(fmt, layout=layout)
+
+    residual, codes = epilogue.residual, epilogue.codes
+    if residual is not None:
+        residual = replace(residual, format=laid(residual.format))
+    if codes is not None:
+        codes = replace(codes, y=replace(codes.y, format=laid(codes.y.format)), out=laid(codes.out))
+    return replace(epilogue, out=laid(epilogue.out), residual=residual, codes=codes)
 
 
 def x_layout(workload) -> str:

@@ -37,7 +37,8 @@ def _epilogue(epilogue: Epilogue | None) -> Epilogue | None:
     if epilogue is None:
         return None
     residual = epilogue.residual and _rescaled(epilogue.residual)
-    return replace(_clipped(epilogue), min_shift=_shift(epilogue.min_shift), residual=residual)
+    codes = epilogue.codes and replace(_clipped(epilogue.codes), y=_rescaled(epilogue.codes.y))
+    return replace(_clipped(epilogue), min_shift=_shift(epilogue.min_shift), residual=residual, codes=codes)
 
 
 def _rescaled(operand: Rescaled) -> Rescaled:

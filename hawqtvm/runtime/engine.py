@@ -90,7 +90,7 @@ class Program:
     def watched(self, before, after):
         """While inside, every call in the program is told: ``before(name)``, ``after(name, arguments)``.
 
-        A kernel's last argument is its output.
+        A kernel's last arguments are its outputs.
         """
         raised = []
 

@@ -46,8 +46,8 @@ class Arguments:
         for index, fmt in [key for key in self._stored if isinstance(key[1], Format)]:
             np.from_dlpack(self.activation(index, fmt)).max()
 
-    def out(self, shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
-        return self._once((shape, dtype), lambda: tvm.runtime.tensor(np.zeros(shape, dtype)))
+    def out(self, index: int, shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
+        return self._once((index, shape, dtype), lambda: tvm.runtime.tensor(np.zeros(shape, dtype)))
 
     @cached_property
     def parameters(self) -> list[np.ndarray]:
@@ -86,30 +86,29 @@ def compiled(candidate: Choice, target: CpuTarget, arguments: Arguments) -> Call
     kernel = candidate.schedule.build(candidate.config, candidate.workload, target)
     made = constants(candidate, target, arguments.parameters) if arguments.parameters else []
     x, *others = (arguments.activation(i, fmt) for i, (fmt, _) in enumerate(activations(candidate.workload)))
-    result = arguments.out(*output(kernel))
+    inputs = [x, *made, *others]
+    outputs = [arguments.out(i, *stored(out)) for i, out in enumerate(kernel.params[len(inputs) :])]
     main = tvm.compile(kernel, target=target.tvm)["main"]
-    return partial(main, x, *made, *others, result)
+    return partial(main, *inputs, *outputs)
 
 
 def constants(candidate: Choice, target: CpuTarget, parameters: list[np.ndarray]) -> list[tvm.runtime.Tensor]:
     """The schedule's constants as its kernel reads them, expanded as a library's loading does."""
     schedule = candidate.schedule
-    stored = schedule.constants(candidate.config, candidate.workload, *parameters)
-    functions = [None] * len(stored)
+    arrays = schedule.constants(candidate.config, candidate.workload, *parameters)
+    functions = [None] * len(arrays)
     if hasattr(schedule, "expand"):
         functions = schedule.expand(candidate.config, candidate.workload)
     made = []
-    for array, function in zip(map(tvm.runtime.tensor, stored), functions, strict=True):
+    for array, function in zip(map(tvm.runtime.tensor, arrays), functions, strict=True):
         if function is None:
             made.append(array)
             continue
-        shape, dtype = output(function)
-        made.append(tvm.runtime.empty(shape, dtype))
+        made.append(tvm.runtime.empty(*stored(function.params[-1])))
         tvm.compile(function, target=target.tvm)["main"](array, made[-1])
     return made
 
 
-def output(function: tvm.tirx.PrimFunc) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of a kernel's last argument."""
-    out = function.params[-1]
-    return tuple(int(extent) for extent in out.shape), str(out.dtype)
+def stored(argument) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of a kernel's argument."""
+    return tuple(int(extent) for extent in argument.shape), str(argument.dtype)

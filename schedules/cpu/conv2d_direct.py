@@ -46,9 +46,9 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
     epilogue = workload.epilogue
-    written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
-    if any(format.layout != "NCHW16c" for format in written):
-        return "output and residual must be NCHW16c"
+    beside = [*epilogue.outputs] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
+    if any(format.layout != "NCHW16c" for format in beside):
+        return "outputs and residual must be NCHW16c"
     geo = geometry(workload)
     return "the output is empty" if min(geo.out_height, geo.out_width) < 1 else conv2d_space.check(config, workload)
 
@@ -68,10 +68,13 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
 
 
 def build(config: Config, workload: Conv2d, target: CpuTarget):
-    """PrimFunc ``(x, weights, table, [residual], out)``; :func:`constants`, expanded, are weights and table."""
+    """PrimFunc ``(x, weights, table, [residual], out, [codes])``.
+
+    :func:`constants`, expanded, are weights and table.
+    """
     geo, epilogue = geometry(workload), workload.epilogue
     groups = geo.out_blocks // config.oc_tile
-    out_format = epilogue.out if epilogue else Format("int32", "NCHW16c")
+    written = epilogue.outputs if epilogue else (Format("int32", "NCHW16c"),)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"tirx.noalias": True})
@@ -83,9 +86,13 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
         if epilogue and epilogue.residual:
             residual = epilogue.residual.format
             arguments.append(argument("residual", residual.shape(workload.out_dims), residual.dtype))
-        arguments.append(argument("out", out_format.shape(workload.out_dims), out_format.dtype))
-        x, weights, table, *residual, out = (flat(buffer) for buffer in arguments)
-        kernel = Kernel(config, workload, geo, x, weights, table, residual[0] if residual else None, out)
+        outputs = [
+            argument(name, format.shape(workload.out_dims), format.dtype)
+            for name, format in zip(("out", "codes"), written, strict=False)
+        ]
+        x, weights, table, *residual = (flat(buffer) for buffer in arguments)
+        outputs = [flat(buffer) for buffer in outputs]
+        kernel = Kernel(config, workload, geo, x, weights, table, residual[0] if residual else None, outputs)
         tasks = (geo.batch // config.images, -(-geo.out_height // config.rows), groups // config.oc_groups)
         count = tasks[0] * tasks[1] * tasks[2]
         with task_loop(count) as task:

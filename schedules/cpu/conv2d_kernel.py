@@ -6,12 +6,13 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_bias, load_scale
-from schedules.cpu.codes import load_codes, store_run
+from schedules.cpu.codes import load_codes, pack_codes, store_run
 from schedules.cpu.conv2d_geometry import Geometry
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.conv2d_staging import stage, staged_size
 from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, store
 from schedules.cpu.requantize import Scale, fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.requantize_codes import requantize_codes
 from schedules.cpu.unpack_nibbles import store_nibbles
 from schedules.workload import Conv2d
 
@@ -24,9 +25,9 @@ PREFETCHED_BLOCKS = 4  # of a deeper tile: far enough ahead, and still there whe
 class Kernel:
     """Emits the loops of one task; the fields are what every loop needs."""
 
-    def __init__(self, config: Config, workload: Conv2d, geo: Geometry, x, weights, table, residual, out):
+    def __init__(self, config: Config, workload: Conv2d, geo: Geometry, x, weights, table, residual, outputs):
         self.config, self.workload, self.geo = config, workload, geo
-        self.x, self.weights, self.table, self.residual, self.out = x, weights, table, residual, out
+        self.x, self.weights, self.table, self.residual, self.outputs = x, weights, table, residual, outputs
         self.tiles = -(-geo.out_width // config.col_tile)  # of a row
         self.fast = workload.epilogue is None or fast_epilogue(workload.epilogue)
 
@@ -160,10 +161,14 @@ class Kernel:
                 values = [load(pixels[r * config.col_tile + c], 0, "int32x16") for c in range(config.col_tile)]
                 if epilogue is None:
                     for c, value in enumerate(values):
-                        store(self.out, (pixel + c) * LANES, value)
+                        store(self.outputs[0], (pixel + c) * LANES, value)
                     continue
-                codes = [T.bind(self._code(value, scale, pixel + c)) for c, value in enumerate(values)]
-                store_run(self.out, pixel, codes, epilogue.out, epilogue.lo, epilogue.hi)
+                values = [T.bind(self._code(value, scale, pixel + c)) for c, value in enumerate(values)]
+                made = [pack_codes(values, epilogue)]
+                if epilogue.codes:
+                    made.append(requantize_codes(values, made[0], epilogue))
+                for buffer, vectors, format in zip(self.outputs, made, epilogue.outputs, strict=True):
+                    store_run(buffer, pixel, vectors, len(values), format)
 
     def _code(self, value, scale: Scale, pixel):
         epilogue = self.workload.epilogue

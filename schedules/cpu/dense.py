@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu.channel_table import channel_table, load_bias, load_scale, table_rows
-from schedules.cpu.codes import load_codes, store_first, store_run
+from schedules.cpu.codes import load_codes, pack_codes, store_first, store_run
 from schedules.cpu.intrin import (
     LANES,
     WORD_ORDER,
@@ -66,6 +66,8 @@ def check(config: Config, workload: Dense, target: CpuTarget) -> str | None:
     if wanted is None or workload.x != wanted[0]:
         return "input must be uint4 or uint8 in NCHW16c"
     epilogue = workload.epilogue
+    if epilogue and epilogue.codes:
+        return "no second output"
     written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
     if any(format.layout != wanted[1] for format in written):
         return f"output and residual must be {wanted[1]}"
@@ -214,7 +216,7 @@ class _Kernel:
                 value = clip(value, epilogue.lo, epilogue.hi) if epilogue else value
                 store_first(self.out, (row + r) * channels + block * BLOCK, value, count)
             else:
-                store_run(self.out, pixel, [value], epilogue.out, epilogue.lo, epilogue.hi)
+                store_run(self.out, pixel, pack_codes([value], epilogue), 1, epilogue.out)
 
 
 def constants(config: Config, workload: Dense, weight, bias, b=None, c=None) -> list[np.ndarray]:

@@ -25,7 +25,9 @@ NAME = "strassen_conv2d"
 def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
     if not (target.vnni and isinstance(workload, Conv2d)) or workload.groups != 1 or workload.weight_bits != 4:
         return None
-    if workload.kernel != (1, 1) or any(workload.padding) or workload.x.code != "uint4" or workload.epilogue is None:
+    if workload.kernel != (1, 1) or any(workload.padding) or workload.x.code != "uint4":
+        return None
+    if workload.epilogue is None or workload.epilogue.codes:
         return None
     if -(-workload.out_channels // BLOCK) % 2:
         return None
@@ -36,8 +38,8 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     wanted = formats(workload, target)
     if wanted is None:
         return (
-            "only 1x1 convolutions of uint4 and 4-bit weights without padding, with one group, an epilogue and an even "
-            "number of output channel blocks, on AVX512-VNNI"
+            "only 1x1 convolutions of uint4 and 4-bit weights without padding, with one group, an epilogue of one "
+            "output and an even number of its channel blocks, on AVX512-VNNI"
         )
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_scale
-from schedules.cpu.codes import load_codes, store_run
+from schedules.cpu.codes import load_codes, pack_codes, store_run
 from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, store
 from schedules.cpu.requantize import fast_epilogue, operand_term, sum_of_terms
 from schedules.cpu.strassen_geometry import HALF, PRODUCTS, VECTOR, Geometry
@@ -108,9 +108,10 @@ class Kernel:
             with T.serial(geo.in_blocks) as block:
                 source = T.bind(source0 + block * geo.pitch)
                 weights = T.bind(weights0 + block * (words * oc_tile * VECTOR))
-                prefetch(self.weights, weights + AHEAD, words * oc_tile * VECTOR)
                 for word in range(words):
                     at = weights + word * oc_tile * VECTOR
+                    for k in range(oc_tile):
+                        prefetch(self.weights, at + AHEAD + k * VECTOR)
                     vectors = [T.bind(load(self.weights, at + k * VECTOR, "int8x64")) for k in range(oc_tile)]
                     for m in range(config.tile):
                         x = T.bind(broadcast_word(self.operands, source + m * HALF + 4 * word))
@@ -129,7 +130,7 @@ class Kernel:
             plane = (self.unit * (geo.unit_images * geo.out_blocks) + block) * geo.pixels
             pixel = T.bind(plane + pair + pixel_half * geo.distance(geo.out_blocks))
             codes = [T.bind(self._code(sums(tile, k, m), scale, pixel + m)) for m in range(config.tile)]
-            store_run(self.out, pixel, codes, epilogue.out, epilogue.lo, epilogue.hi)
+            store_run(self.out, pixel, pack_codes(codes, epilogue), config.tile, epilogue.out)
 
     def _code(self, value, scale, pixel):
         terms = [(value, scale)]

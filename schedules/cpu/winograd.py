@@ -59,9 +59,9 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     if workload.x != wanted:
         return f"input must be {wanted}"
     epilogue = workload.epilogue
-    written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else [])
-    if any(format.layout != layout for format in written):
-        return f"output and residual must be {layout}"
+    beside = [*epilogue.outputs] + ([epilogue.residual.format] if epilogue.residual else [])
+    if any(format.layout != layout for format in beside):
+        return f"outputs and residual must be {layout}"
     for region in geometry(config, workload).regions:
         algorithms = region.rows.algorithm, region.columns.algorithm
         if max(widest(algorithm, workload.x.limits[1]) for algorithm in algorithms) > 255:
@@ -93,7 +93,10 @@ def _planes(geo: Geometry) -> int:
 
 
 def build(config: Config, workload: Conv2d, target: CpuTarget):
-    """PrimFunc ``(x, weights, starts, table, [residual], out)``; :func:`constants` makes the middle three, expanded."""
+    """PrimFunc ``(x, weights, starts, table, [residual], out, [codes])``.
+
+    :func:`constants`, expanded, are weights, starts and table.
+    """
     geo = geometry(config, workload)
     epilogue = _scaled(workload.epilogue, geo)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
@@ -108,9 +111,13 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
         if epilogue.residual:
             residual = epilogue.residual.format
             arguments.append(argument("residual", residual.shape(workload.out_dims), residual.dtype))
-        arguments.append(argument("out", epilogue.out.shape(workload.out_dims), epilogue.out.dtype))
-        x, weights, first, table, *residual, out = (flat(buffer) for buffer in arguments)
-        kernel = Kernel(geo, epilogue, x, weights, first, table, residual[0] if residual else None, out)
+        outputs = [
+            argument(name, format.shape(workload.out_dims), format.dtype)
+            for name, format in zip(("out", "codes"), epilogue.outputs, strict=False)
+        ]
+        x, weights, first, table, *residual = (flat(buffer) for buffer in arguments)
+        outputs = [flat(buffer) for buffer in outputs]
+        kernel = Kernel(geo, epilogue, x, weights, first, table, residual[0] if residual else None, outputs)
         rows = geo.rows.segments[0].tiles
         tasks = (geo.workload.batch // config.images, -(-rows // config.band), geo.groups // config.oc_groups)
         with task_loop(tasks[0] * tasks[1] * tasks[2]) as task:

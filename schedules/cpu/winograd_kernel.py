@@ -7,9 +7,10 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.bilinear import Plane
 from schedules.cpu.channel_table import load_scale
-from schedules.cpu.codes import load_codes, store_square
+from schedules.cpu.codes import load_codes, pack_codes, store_square
 from schedules.cpu.intrin import LANES, broadcast_word, dot4, load, prefetch, scratch, store, view
 from schedules.cpu.requantize import fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.requantize_codes import requantize_codes
 from schedules.cpu.winograd_geometry import Geometry, Region
 from schedules.cpu.winograd_input import combine, stage
 from schedules.workload import Epilogue
@@ -20,10 +21,10 @@ AHEAD = 4096  # bytes of weights asked for before they are read; the next produc
 class Kernel:
     """Emits the loops of one task; the fields are what every loop needs.  ``epilogue``: of the scaled accumulators."""
 
-    def __init__(self, geo: Geometry, epilogue: Epilogue, x, weights, starts, table, residual, out):
+    def __init__(self, geo: Geometry, epilogue: Epilogue, x, weights, starts, table, residual, outputs):
         self.geo, self.config, self.epilogue = geo, geo.config, epilogue
         self.x, self.weights, self.starts, self.table = x, weights, starts, table
-        self.residual, self.out = residual, out
+        self.residual, self.outputs = residual, outputs
         self.fast = fast_epilogue(epilogue)
 
     def task(self, image0, band0, share):
@@ -130,22 +131,30 @@ class Kernel:
                 values = self._outputs(region, planes, tile * config.oc_tile + k, repeat)
                 lines = [T.bind((plane + self._inside(y + a, height, a)) * width) for a in range(rows.outputs)]
                 codes = [
-                    [
-                        T.bind(self._code(value, scale, line + self._inside(x + b, width, b)))
-                        for b, value in enumerate(line_values)
-                    ]
+                    T.bind(self._code(value, scale, line + self._inside(x + b, width, b)))
                     for line, line_values in zip(lines, values, strict=True)
+                    for b, value in enumerate(line_values)
                 ]
-                # where the last line lies below the output it stands for the one above, which is written after it
-                written = (self.out, [line + x for line in lines], codes, self.epilogue)
+                made = [pack_codes(codes, self.epilogue)]
+                if self.epilogue.codes:
+                    made.append(requantize_codes(codes, made[0], self.epilogue))
+                starts = [line + x for line in lines]
                 if columns.outputs == 1 or width % 2 == 0:
-                    store_square(*written, columns.outputs)
+                    self._store(starts, made, columns.outputs, columns.outputs)
                     continue
                 with T.If(x + 1 < width):
                     with T.Then():
-                        store_square(*written, 2)
+                        self._store(starts, made, 2, 2)
                     with T.Else():
-                        store_square(*written, 1)
+                        self._store(starts, made, 2, 1)
+
+    def _store(self, lines: list, made: list, width: int, columns: int):
+        """The first ``columns`` of a tile's ``width`` columns; ``made``: the vectors of each output.
+
+        Where the last line lies below the output it stands for the one above, which is written after it.
+        """
+        for buffer, vectors, format in zip(self.outputs, made, self.epilogue.outputs, strict=True):
+            store_square(buffer, lines, vectors, width, columns, format)
 
     def _inside(self, coordinate, extent: int, number: int):
         """The coordinate, or the last one where a tile's second output lies outside."""

@@ -8,7 +8,18 @@ from schedules.dispatch import options
 from schedules.target import find_target
 from schedules.tuning_key import tuning_key
 from schedules.tuning_log import Device, Record
-from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, Epilogue, MaxPool2d, Reformat, Rescaled
+from schedules.workload import (
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Dense,
+    Elementwise,
+    Epilogue,
+    MaxPool2d,
+    Reformat,
+    Requantized,
+    Rescaled,
+)
 
 VNNI, AVX2 = find_target("avx512-vnni"), find_target("avx2")
 HERE, THERE = Device("Here 1.0", 2), Device("There", 8)
@@ -24,6 +35,7 @@ WORKLOADS = (
     CONV,
     replace(CONV, x=PACKED, weight_bits=4, epilogue=replace(EPILOGUE, out=PACKED, hi=15)),
     replace(CONV, epilogue=None),
+    replace(CONV, epilogue=replace(EPILOGUE, codes=Requantized(Rescaled(WIDE, 7, 2**30, 43), PACKED, 3, 0, 15))),
     replace(CONV, groups=2),
     DENSE,
     Elementwise(DIMS, (RESIDUAL, Rescaled(X, 3, 2**30, 40)), X, 2, 0, 255),
