@@ -15,15 +15,20 @@ import hawqtvm
 from hawqtvm.console import Progress, waiting
 from hawqtvm.errors import BadInput
 from hawqtvm.files import sha256_file
+from hawqtvm.qnn.formats import Format
 from hawqtvm.qnn.model import Arithmetic, Quantization
 from hawqtvm.runtime.artifact import KIND, VERSION
+from hawqtvm.runtime.cpu import cpu_name
+from hawqtvm.setting import ACTIVATIONS
 from relay_passes.context import Context
 from relay_passes.executable import build
+from relay_passes.lift import expanded_bytes
 from relay_passes.pipeline import lower
 from relay_passes.schedule import Kernel
 
 LIBRARY = "model.so"
 LAYER_OPS = ("qnn.conv2d", "qnn.dense")
+GEOMETRY = ("x_dims", "kernel", "strides", "groups")
 
 
 def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...]) -> tvm.IRModule:
@@ -53,7 +58,10 @@ def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...
 
 def kernel_row(kernel: Kernel) -> dict:
     """A kernel's entry in the manifest."""
-    out = kernel.out
+    workload = kernel.choice.workload
+    epilogue = getattr(workload, "epilogue", None)
+    fused, codes = getattr(epilogue, "residual", None), getattr(epilogue, "codes", None)
+    dims = list(kernel.dims)
     return {
         "name": kernel.layer if kernel.op in LAYER_OPS else kernel.tensor,
         "kernel": kernel.name,
@@ -62,12 +70,21 @@ def kernel_row(kernel: Kernel) -> dict:
         "bits": kernel.bits,
         "schedule": kernel.choice.name,
         "config": str(kernel.choice.config),
-        "macs": getattr(kernel.choice.workload, "macs", 0),
-        "output": {"code": out.code, "layout": out.layout, "packed": out.packed, "dims": list(kernel.dims)},
+        "config_source": "measured" if kernel.choice.measured else "estimated",
+        "macs": getattr(workload, "macs", 0),
+        "geometry": {name: getattr(workload, name) for name in GEOMETRY if hasattr(workload, name)},
+        "fused_residual": fused and fused.format.code,
+        "output": storage(kernel.out) | {"dims": dims},
+        "second_output": codes and {"tensor": kernel.codes} | storage(codes.out) | {"dims": dims},
     }
 
 
-def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, directory: Path) -> dict:
+def storage(format: Format) -> dict:
+    """A format in the manifest."""
+    return {"code": format.code, "layout": format.layout, "packed": format.packed}
+
+
+def compile_library(context: Context, directory: Path) -> dict:
     """Compiles into ``directory``/model.so and returns the manifest's parts that describe it.
 
     Raises CheckFailed when the program cannot be proved integer-only and free of overflow, BadInput where no C compiler
@@ -75,9 +92,11 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
     """
     if cc.get_cc() is None:
         raise BadInput("no C compiler found, with which TVM links the library: install gcc or clang, or set CXX")
+    arithmetic, batch, target = context.arithmetic, context.batch, context.target
     graph = arithmetic.graph
     with Progress("kernels") as progress:
-        mod, kernels = lower(Context(arithmetic, batch, target, threads), progress)
+        mod, kernels = lower(context, progress)
+    expanded = expanded_bytes(mod)
     mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
     library = directory / LIBRARY
     with waiting(f"compiling {len(kernels)} kernels for {target.name}"):
@@ -97,8 +116,9 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
             "mattr": list(target.mattr),
             "features": list(target.features),
         },
-        "threads": threads,
+        "threads": context.threads,
         "residual": arithmetic.residual,
+        "activations": ACTIVATIONS[context.words],
         "input": {
             "shape": [batch, *graph.input_dims],
             "dtype": "uint8",
@@ -112,7 +132,11 @@ def compile_library(arithmetic: Arithmetic, batch: int, target, threads: int, di
             "zero_point": output.zero_point,
         },
         "layers": [kernel_row(k) for k in kernels],
-        "size": {"weights": weight_bytes(arithmetic), "library": library.stat().st_size},
+        "size": {
+            "weights": weight_bytes(arithmetic),
+            "expanded_weights": expanded,
+            "library": library.stat().st_size,
+        },
     }
 
 
@@ -141,14 +165,3 @@ def provenance() -> dict:
         "cores": os.cpu_count(),
         "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def cpu_name() -> str:
-    """The processor's model name, as Linux gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )

@@ -14,15 +14,13 @@ import numpy as np
 from hawqtvm.console import Parser, command, note, print_json, table
 from hawqtvm.errors import BadInput
 from hawqtvm.plan import Plan, load_plan, uniform
-from hawqtvm.qnn.model import RESIDUALS
 from hawqtvm.runtime.artifact import KIND, MANIFEST
+from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_bits, add_options, checkpoint_place, machine, packs, planned
 
 if TYPE_CHECKING:
     from hawqtvm.data import Images
     from hawqtvm.qnn.model import QuantizedModel
-    from schedules.target import CpuTarget
 
-ARTIFACTS = Path("artifacts")
 PROFILE_SECONDS = 2.0
 
 
@@ -51,6 +49,8 @@ def deploy(
     target: str = "native",
     threads: int | None = None,
     residual: str = "int16",
+    activations: str = "bytes",
+    tuning_logs: str | os.PathLike | None = None,
     verify: bool = True,
     measure: bool = True,
     labelled: "Images | None" = None,
@@ -59,8 +59,11 @@ def deploy(
     """Compiles a quantized model under a plan into the directory ``out`` and proves and measures what it built.
 
     ``bits``: 8, 4, {layer: 4 or 8} (layers not named take 8) or a Plan.  ``threads``: what the kernels are shaped for
-    (default: the CPUs of this process).  ``residual``: the stream's "int16", "int32" or "uint8".  ``labelled``: images
-    with labels, for the accuracy.  ``out`` appears whole or not at all (default: artifacts/<model>-<plan>).
+    (default: the CPUs of this process).  ``residual``: the stream's "int16", "int32" or "uint8".  ``activations``:
+    those of 4 bits in "bytes" or eight in "words".  ``tuning_logs``: a folder of measured schedules, used beside those
+    that come with hawqtvm (default: "tuning_logs", if there is one).
+    ``labelled``: images with labels, for the accuracy.  ``out`` appears whole or not at all (default:
+    artifacts/<model>-<plan>).
     Raises BadInput (a plan that does not fit, an unknown target, a place that cannot be written) and CheckFailed (a
     proof that fails, a library that differs from PyTorch).
     """
@@ -70,16 +73,21 @@ def deploy(
     from hawqtvm.qnn.model import Arithmetic
     from hawqtvm.runtime.cpu import cpu_features
     from hawqtvm.verify import REFERENCE
+    from relay_passes.context import Context
+    from schedules.tuned import SHIPPED, load_tuned
+    from schedules.tuning_log import this_device
 
     plan = bits if isinstance(bits, Plan) else Plan(bits, "plan") if isinstance(bits, dict) else uniform(bits)
     plan.check_belongs(quantized.name, checkpoint_sha256 or (plan.checkpoint and weights_sha256(quantized)))
     layer_bits = quantized.bits(plan.bits)
     threads, level = machine(batch, threads, target)
     out = Path(out) if out is not None else default_out(quantized.name, plan.name)
+    tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
     runs_here = cpu_features().issuperset(level.features)
     arithmetic = Arithmetic(quantized, layer_bits, residual)
+    context = Context(arithmetic, batch, level, threads, packs(activations), tuned)
     with atomic_directory(out, MANIFEST, KIND) as directory:
-        manifest = compile_library(arithmetic, batch, level, threads, directory)
+        manifest = compile_library(context, directory)
         (directory / REFERENCE).mkdir()
         digest = write_checkpoint(quantized, directory / REFERENCE)
         manifest |= {
@@ -97,15 +105,11 @@ def deploy(
     return Deployment(out, layers, network)
 
 
-def machine(batch: int, threads: int | None, target: str) -> "tuple[int, CpuTarget]":
-    """The threads and the processor to compile for; BadInput when they or the batch make no sense."""
-    from schedules.target import find_target
-
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
-    for name, value in (("batch", batch), ("threads", threads)):
-        if type(value) is not int or value < 1:
-            raise BadInput(f"{name} {value!r}: give a whole number, 1 or more")
-    return threads, find_target(target)
+def logs_folder(named: str | os.PathLike | None) -> Path:
+    """The user's folder of tuning logs: as named, which must be there, or the default, which need not."""
+    if named is not None and not Path(named).is_dir():
+        raise BadInput(f"no such folder of tuning logs: {named}; python -m hawqtvm.tune writes one")
+    return Path(named or TUNING_LOGS)
 
 
 def default_out(model: str, plan: str) -> Path:
@@ -135,6 +139,7 @@ def examine(
         "ms": None,
         "images_per_second": None,
         "weight_bytes": manifest["size"]["weights"],
+        "expanded_weight_bytes": manifest["size"]["expanded_weights"],
         "library_bytes": manifest["size"]["library"],
         "accuracy_float": None,
         "accuracy_int": None,
@@ -162,6 +167,7 @@ def examine(
             "shape": k["output"]["dims"],
             "bits": k["bits"],
             "schedule": k["schedule"],
+            "config_source": k["config_source"],
             "macs": k["macs"],
             "ms": 1e3 * seconds[k["name"]] if seconds else None,
             "share": seconds[k["name"]] / total if seconds else None,
@@ -200,9 +206,11 @@ def show(deployment: Deployment) -> str:
         ("plan", n["plan"]),
         ("batch, threads", f"{n['batch']}, {n['threads']}"),
         ("target, residual", f"{n['target']}, {n['residual']}"),
+        ("measured schedules", f"{sum(r['config_source'] == 'measured' for r in deployment.layers)} of {len(rows)}"),
         ("latency", fact(n["ms"], "{:.3f} ms")),
         ("throughput", fact(n["images_per_second"], "{:.0f} images/s")),
         ("weights", f"{n['weight_bytes'] / 1e6:.3f} MB"),
+        ("expanded when loaded", f"{n['expanded_weight_bytes'] / 1e6:.3f} MB"),
         ("library", f"{n['library_bytes'] / 1e6:.3f} MB"),
         ("accuracy, float", fact(n["accuracy_float"], "{:.2f} %")),
         ("accuracy, integer", fact(n["accuracy_int"], "{:.2f} %")),
@@ -214,22 +222,18 @@ def show(deployment: Deployment) -> str:
 
 
 def main(argv: Sequence[str] | None) -> int:
+    from hawqtvm import source as sources
     from hawqtvm.files import check_directory
     from hawqtvm.quantize import quantize_source
-    from hawqtvm.source import DEFAULT_MODEL, Source, add_options, from_options, labelled_images
 
     parser = Parser("deploy", "Builds, verifies and measures an integer-only library from a model and a plan of bits.")
-    parser.add_argument("--bits", default="8", help="a plan.json, or 4 or 8 for all layers (default: %(default)s)")
+    add_bits(parser)
+    sources.add_options(parser)
     add_options(parser)
     parser.add_argument(
-        "--target", default="native", help="native, avx512-vnni, avx-vnni, avx2 or x86-64 (default: %(default)s)"
-    )
-    parser.add_argument("--batch", metavar="N", type=int, default=1, help="images a call (default: %(default)s)")
-    parser.add_argument(
-        "--threads", metavar="N", type=int, help="threads a call (default: the CPUs this process may use)"
-    )
-    parser.add_argument(
-        "--residual", choices=RESIDUALS, default="int16", help="type of the residual stream (default: %(default)s)"
+        "--tuning-logs",
+        metavar="DIR",
+        help="schedules measured with hawqtvm.tune, beside those that come with hawqtvm (default: tuning_logs, if any)",
     )
     parser.add_argument(
         "--out",
@@ -237,17 +241,14 @@ def main(argv: Sequence[str] | None) -> int:
         help="the artifact's directory; the quantized model is kept beside it (default: artifacts/<model>-<plan>)",
     )
     options = parser.parse_args(argv)
-    plan, source = load_plan(options.bits), from_options(options)
+    plan, source = load_plan(options.bits), sources.from_options(options)
     machine(options.batch, options.threads, options.target)  # before the long work, as the place below
-    if source.model is None and not source.quantized:
-        source = Source(**{**vars(source), "model": plan.model or DEFAULT_MODEL})
-    elif source.model is not None:
-        plan.check_belongs(source.model, None)
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", source.model or "")
+    logs_folder(options.tuning_logs)
+    source = planned(source, plan)
     if options.out:
         check_directory(options.out, MANIFEST, KIND)
-    cache = (Path(options.out).parent if options.out else ARTIFACTS) / f"{name}.checkpoint"
-    quantized, digest = quantize_source(source, None if source.quantized else cache)
+    cache = checkpoint_place(source, Path(options.out).parent if options.out else ARTIFACTS)
+    quantized, digest = quantize_source(source, cache)
     plan.check_belongs(quantized.name, digest)  # before images are loaded
     quantized.bits(plan.bits)
     result = deploy(
@@ -258,7 +259,9 @@ def main(argv: Sequence[str] | None) -> int:
         target=options.target,
         threads=options.threads,
         residual=options.residual,
-        labelled=labelled_images(source, quantized),
+        activations=options.activations,
+        tuning_logs=options.tuning_logs,
+        labelled=sources.labelled_images(source, quantized),
         checkpoint_sha256=digest,
     )
     if result.network["weights"] != "trained":

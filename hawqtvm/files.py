@@ -40,6 +40,24 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
             _forget(fresh)
 
 
+def append_lines(path: str | os.PathLike, lines: str) -> None:
+    """Add whole lines to a file, made if need be, in one write; what a killed writer left ends as a line of its own.
+
+    BadInput when the place cannot be written.
+    """
+    path = _target(path)
+    data = lines.encode()
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                data = data if file.read(1) == b"\n" else b"\n" + data
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+
+
 @contextmanager
 def atomic_directory(path: str | os.PathLike, marker: str, kind: str):
     """Yield a fresh directory beside ``path`` to fill; on leaving, it takes the place of ``path``.
@@ -84,6 +102,19 @@ def check_directory(path: str | os.PathLike, marker: str, kind: str) -> None:
     above = next(p for p in path.parents if p.exists())
     if not above.is_dir():
         raise BadInput(f"cannot write {path}: {above} is a file; choose another place")
+
+
+def check_appendable(path: str | os.PathLike) -> None:
+    """BadInput where :func:`append_lines` would find no place: for asking before long work, not after it."""
+    path = _target(path)
+    with _naming(path):
+        if path.is_dir():
+            raise BadInput(f"cannot write {path}: it is a directory; choose another place")
+        held = path if path.exists() else next(p for p in path.parents if p.exists())
+        if held != path and not held.is_dir():
+            raise BadInput(f"cannot write {path}: {held} is a file; choose another place")
+        if not os.access(held, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def parse_json(path: Path, what: str, remedy: str):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -54,10 +54,20 @@ def first_difference(got: np.ndarray, expected: np.ndarray) -> str:
     )
 
 
-def made_by(kernel: dict) -> tuple[str, Format]:
-    """The tensor that the kernel of a manifest's row makes, and how it stores it."""
-    out = kernel["output"]
-    return kernel["tensor"], Format(out["code"], out["layout"], out["packed"])
+class Stored(NamedTuple):
+    """A tensor that a kernel makes: its name in a trace, its own name, and how it is stored."""
+
+    name: str
+    tensor: str
+    format: Format
+
+
+def made_by(kernel: dict) -> list[Stored]:
+    """What the kernel of a manifest's row makes."""
+    second = kernel.get("second_output")
+    made = [(kernel["name"], kernel["tensor"], kernel["output"])]
+    made += [(second["tensor"], second["tensor"], second)] if second else []
+    return [Stored(name, tensor, Format(out["code"], out["layout"], out["packed"])) for name, tensor, out in made]
 
 
 def absorbed(arithmetic: "Arithmetic", tensor: str) -> bool:
@@ -70,15 +80,15 @@ def compare(model: "Model", arithmetic: "Arithmetic", codes: np.ndarray) -> list
     """One batch through the library and through PyTorch's integer and fake-quantized models, in execution order."""
     from hawqtvm.qnn.reference import run_fake, run_integer
 
-    stored = model.trace(codes)
-    kernels = {k["tensor"]: k for k in model.manifest["layers"]}
+    outputs = model.trace(codes)
+    made = {stored.tensor: stored for kernel in model.manifest["layers"] for stored in made_by(kernel)}
     rows = []
 
-    def add(kernel: dict, tensor: str, expected: np.ndarray, fake: np.ndarray) -> None:
-        q, held, (name, fmt) = arithmetic.tensors[tensor], stored[kernel["name"]], made_by(kernel)
+    def add(stored: Stored, tensor: str, expected: np.ndarray, fake: np.ndarray) -> None:
+        q, held, fmt = arithmetic.tensors[tensor], outputs[stored.name], stored.format
         if (held.dtype, held.shape, fmt.code) != (fmt.dtype, fmt.shape(expected.shape), q.code):
             raise CheckFailed(
-                f"layer {kernel['name']} stores {held.dtype} {held.shape} as {fmt.code}, which is not "
+                f"layer {stored.name} stores {held.dtype} {held.shape} as {fmt.code}, which is not "
                 f"{q.code} {expected.shape} as it should be; deploy again"
             )
         got = fmt.load(held, expected.shape[1]).astype("int64")
@@ -87,18 +97,18 @@ def compare(model: "Model", arithmetic: "Arithmetic", codes: np.ndarray) -> list
         norm = float(np.linalg.norm(real))
         drift = float(np.linalg.norm(fake.astype("float64") - real)) / norm if norm else 0.0
         first = first_difference(got, expected) if wrong else ""
-        rows.append(Row(kernel["name"], name, q.code, got.shape, expected.size, wrong, first, drift))
+        rows.append(Row(stored.name, stored.tensor, q.code, got.shape, expected.size, wrong, first, drift))
 
     runs = zip(run_integer(arithmetic, codes), run_fake(arithmetic, codes), strict=True)
     for (tensor, expected), (_, fake) in runs:
-        kernel = kernels.get(tensor)
-        if arithmetic.tensors[tensor] is None or kernel is None and absorbed(arithmetic, tensor):
+        stored = made.get(tensor)
+        if arithmetic.tensors[tensor] is None or stored is None and absorbed(arithmetic, tensor):
             continue
-        if kernel is None:
+        if stored is None:
             raise CheckFailed(f"the library has no kernel for the tensor {tensor}; deploy again")
-        add(kernel, tensor, expected, fake)
-    last = model.manifest["layers"][-1]
-    if last["tensor"] != tensor:  # the conversion into the logits' own layout
+        add(stored, tensor, expected, fake)
+    (last, *_) = made_by(model.manifest["layers"][-1])
+    if last.tensor != tensor:  # the conversion into the logits' own layout
         add(last, tensor, expected, fake)
     return rows
 

@@ -17,6 +17,7 @@ from schedules.workload import (
     Epilogue,
     MaxPool2d,
     Reformat,
+    Requantized,
     Rescaled,
 )
 
@@ -51,7 +52,7 @@ def plain(value: Any) -> Any:
     return int(value)
 
 
-FORMATS = ("x", "out", "residual")
+FORMATS = ("x", "out", "residual", "codes")
 
 
 def read(call: ir.Call) -> dict[str, Any]:
@@ -80,8 +81,12 @@ def epilogue(call: ir.Call, a: dict) -> Epilogue | None:
     residual = None
     if "residual" in a:
         residual = Rescaled(a["residual"], a["residual_zero_point"], a["residual_b"], a["residual_c"])
+    codes = None
+    if "codes" in a:
+        y = Rescaled(a["out"], a["codes_y_zero_point"], a["codes_b"], a["codes_c"])
+        codes = Requantized(y, a["codes"], a["codes_zero_point"], a["codes_lo"], a["codes_hi"])
     min_shift = int(constant(call.args[4]).min())
-    return Epilogue(a["out"], a["zero_point"], a["lo"], a["hi"], min_shift, residual)
+    return Epilogue(a["out"], a["zero_point"], a["lo"], a["hi"], min_shift, residual, codes)
 
 
 def conv2d(call: ir.Call) -> Conv2d:

@@ -1,10 +1,11 @@
-"""Pass 7.  Proves the program integer-only and free of overflow; a build that cannot be proved fails.
+"""Pass 9.  Proves the program integer-only and free of overflow; a build that cannot be proved fails.
 
 Nothing is rewritten.  Raises CheckFailed with the kernel or layer and the reason.
 """
 
 import math
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import tvm
@@ -84,16 +85,17 @@ def check_sizes(graph: Graph, batch: int) -> None:
 
 
 def check_kernels(mod: tvm.IRModule) -> None:
-    """Main calls kernels only, on integer tensors only, and every kernel is integer-only."""
-    for binding in bindings(mod):
+    """Every function calls kernels only, on integer tensors only, and every kernel is integer-only."""
+    kernels = {var.name_hint: f for var, f in mod.functions.items() if isinstance(f, tirx.PrimFunc)}
+    programs = [var.name_hint for var in mod.get_global_vars() if var.name_hint not in kernels]
+    for binding in chain.from_iterable(bindings(mod, name) for name in programs):
         value = binding.value
         if isinstance(value, ir.Call) and value.op != ir.Op.get("relax.call_tir"):
             raise CheckFailed(f"{binding.var.name}: {value.op} is not a compiled kernel")
         if "float" in str(binding.var.ty):
             raise CheckFailed(f"{binding.var.name} is a float tensor: the program must be integer-only")
-    for var, function in mod.functions.items():
-        if isinstance(function, tirx.PrimFunc):
-            integer_only(var.name_hint, function)
+    for name, kernel in kernels.items():
+        integer_only(name, kernel)
 
 
 def sum_bound(arithmetic: Arithmetic, step: Step) -> int:

@@ -3,7 +3,7 @@
 | operator | arguments | result |
 |---|---|---|
 | qnn.conv2d, qnn.dense | x, weight, bias | int32 accumulators |
-| ... fused | x, weight, bias, b, c, [residual] | codes |
+| ... fused | x, weight, bias, b, c, [residual] | codes, or two tensors of them |
 | qnn.requantize | x, rescale | codes |
 | qnn.add | a, b, rescale of a, rescale of b | codes |
 | qnn.avg_pool2d | x, rescale | codes |
@@ -21,7 +21,6 @@ import tvm_ffi
 from tvm import ir, relax, te, tirx
 from tvm.ir import Op
 
-from hawqtvm.qnn.formats import Format
 from relay_passes import attributes
 from schedules import compute
 from schedules.cpu import portable
@@ -59,9 +58,15 @@ def out_dims(expr: ir.Call) -> tuple[int, int, int, int]:
     return a["x_dims"]
 
 
-def infer(expr: ir.Call, _) -> relax.TensorType:
-    fmt: Format = attributes.read(expr)["out"]
-    return relax.TensorType(fmt.shape(out_dims(expr)), fmt.dtype)
+def out_types(expr: ir.Call) -> list[relax.TensorType]:
+    """Of what the operator's kernel writes."""
+    a, dims = attributes.read(expr), out_dims(expr)
+    return [relax.TensorType(a[key].shape(dims), a[key].dtype) for key in ("out", "codes") if key in a]
+
+
+def infer(expr: ir.Call, _) -> relax.TensorType | relax.TupleType:
+    types = out_types(expr)
+    return types[0] if len(types) == 1 else relax.TupleType(types)
 
 
 def rescales(tensors: list[te.Tensor]) -> list[compute.Rescale]:
@@ -111,7 +116,7 @@ def legalize(bb: relax.BlockBuilder, expr: ir.Call) -> ir.Call:
     # not bb.call_te: it widens index arithmetic used as data to int64
     kernel = te.create_prim_func(body).with_attr({"tirx.noalias": True, "layer": a["layer"]})
     var = bb.add_func(kernel.without_attr("global_symbol"), a["tensor"].replace(".", "_"))
-    return relax.call_tir(var, list(expr.args), out_ty=infer(expr, bb))
+    return relax.call_tir(var, list(expr.args), out_ty=out_types(expr))
 
 
 def register() -> None:

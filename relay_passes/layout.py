@@ -1,4 +1,4 @@
-"""Pass 5.  NCHW everywhere --> each operator in its schedule's own layout.
+"""Pass 6.  NCHW everywhere --> each operator in its schedule's own layout.
 
 ``op(x NCHW) --> op(layout_transform(x) NCHW16c)``: a conversion is made where a reader asks for a layout a tensor
 does not have yet, once for all its readers; a tensor made in the layout its readers ask for is never converted.
@@ -22,15 +22,14 @@ def main_result(mod: tvm.IRModule) -> relax.Var:
 
 
 def laid_out(call: ir.Call, a: dict, x_layout: str, out_layout: str) -> ir.Call:
-    """The call with the formats of its inputs and its output in these layouts."""
+    """The call with the formats of its inputs and its outputs in these layouts."""
     change = {"out": replace(a["out"], layout=out_layout)}
     if "x_formats" in a:
         formats = [replace(attributes.parse_format(f), layout=x_layout) for f in a["x_formats"]]
         change["x_formats"] = [attributes.format_text(f) for f in formats]
     else:
         change["x"] = replace(a["x"], layout=x_layout)
-    if "residual" in a:
-        change["residual"] = replace(a["residual"], layout=out_layout)
+    change |= {key: replace(a[key], layout=out_layout) for key in ("residual", "codes") if key in a}
     return attributes.changed(call, **change)
 
 
@@ -63,7 +62,7 @@ def layout(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         inputs = [x for x in call.args if not attributes.is_constant(x)]
         held_layout = stored[inputs[0]][0].layout
         workload = attributes.workload(laid_out(call, a, held_layout, a["out"].layout))
-        x_layout, out_layout = io_layouts(choose(workload, context.target, context.threads).workload)
+        x_layout, out_layout = io_layouts(choose(workload, context.target, context.threads, context.tuned).workload)
         wants = [x_layout] * len(inputs)
         if "residual" in a:
             wants[-1] = out_layout
@@ -71,11 +70,15 @@ def layout(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         args, converted = [], iter(wants)
         for arg in call.args:
             args.append(arg if attributes.is_constant(arg) else wanted(bb, arg, next(converted), a["layer"]))
-        value = bb.emit(ir.Call(call.op, args, laid.attrs), var.name)
-        held[value] = {out_layout: value}
-        stored[value] = (replace(a["out"], layout=out_layout), dialect.out_dims(call))
+        made = bb.emit(ir.Call(call.op, args, laid.attrs), var.name)
+        outputs = {"out": made}
+        if "codes" in a:
+            outputs = {key: bb.emit(relax.TupleGetItem(made, index)) for index, key in enumerate(("out", "codes"))}
+        for key, value in outputs.items():
+            held[value] = {out_layout: value}
+            stored[value] = (replace(a[key], layout=out_layout), dialect.out_dims(call))
         if var == result and out_layout != "NCHW":
-            return wanted(bb, value, "NCHW", a["layer"])
-        return value
+            return wanted(bb, made, "NCHW", a["layer"])
+        return relax.Tuple(list(outputs.values())) if "codes" in a else made
 
     return rebuild(mod, visit)

@@ -1,4 +1,4 @@
-"""Pass 4.  4-bit weights and activations --> int32 words of eight; unpacked only where that is faster."""
+"""Pass 5.  4-bit weights and, if the context says so, activations --> int32 words of eight."""
 
 import tvm
 from tvm import ir, relax
@@ -17,7 +17,11 @@ CODES = Format("uint4")
 
 
 def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
-    """``conv(x uint4 in bytes, w int4 in bytes) --> conv(x in words, w in words)``, producers write words."""
+    """``conv(x uint4 in bytes, w int4 in bytes) --> conv(x in words, w in words)``, producers write words.
+
+    Activations stay in bytes without ``context.words``: twice the memory, but kernels of byte dot products, which x86
+    has, then read them as they lie.
+    """
 
     def reformat(name: str, value, dims, layer: str, tensor: str, x: Format, out: Format) -> ir.Call:
         return dialect.call(name, [value], layer=layer, tensor=tensor, x_dims=dims, x=x, out=out)
@@ -25,6 +29,10 @@ def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
     def visit(bb, call: ir.Call, var: relax.Var):
         a, args = attributes.read(call), list(call.args)
         name, layer = call.op.name, a["layer"]
+        if name in LAYERS and a["bits"] == 4:
+            args[1] = relax.const(pack_words(attributes.constant(args[1]), 1))
+        if not context.words:
+            return attributes.changed(call, args)
         if name in UNPACKED:
             if a["x"] != CODES:
                 return call
@@ -35,9 +43,7 @@ def pack(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
             ]
             value = bb.emit(attributes.changed(call, args, tensor=f"{layer}.unpacked"))
             return reformat("qnn.pack", value, dialect.out_dims(call), layer, a["tensor"], CODES, WORDS)
-        if name in LAYERS and a["bits"] == 4:
-            args[1] = relax.const(pack_words(attributes.constant(args[1]), 1))
         # what an add or a requantization reads is the wide stream, never 4 bits
-        return attributes.changed(call, args, **{key: WORDS for key in ("x", "out") if a.get(key) == CODES})
+        return attributes.changed(call, args, **{key: WORDS for key in ("x", "out", "codes") if a.get(key) == CODES})
 
     return rebuild(mod, visit)

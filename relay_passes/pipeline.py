@@ -11,15 +11,17 @@ from relay_passes.dyadic import dyadic
 from relay_passes.emit import emit
 from relay_passes.fuse import fuse
 from relay_passes.layout import layout
+from relay_passes.lift import lift
 from relay_passes.pack import pack
 from relay_passes.schedule import Kernel, schedule
+from relay_passes.second_output import second_output
 
 # each maps a module and the context to a module that is well formed and still runs
-REWRITES = (assign_bits, dyadic, fuse, pack, layout)
+REWRITES = (assign_bits, dyadic, fuse, second_output, pack, layout)
 
 
-def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> tuple[tvm.IRModule, list[Kernel]]:
-    """Runs every pass; ``step(layer)`` is called as each kernel is built.  Raises CheckFailed where a proof fails."""
+def laid_out(context: Context) -> tvm.IRModule:
+    """The module as the schedules meet it: every rewrite done, each operator in its layout."""
     from hawqtvm.qnn.model import Arithmetic
 
     check_sizes(context.arithmetic.graph, context.batch)
@@ -27,5 +29,11 @@ def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> 
     mod = emit(eight, context.batch)
     for rewrite in REWRITES:
         mod = rewrite(mod, context)
-    mod, kernels = schedule(mod, context, step)
+    return mod
+
+
+def lower(context: Context, step: Callable[[str], None] = lambda name: None) -> tuple[tvm.IRModule, list[Kernel]]:
+    """Runs every pass; ``step(layer)`` is called as each kernel is built.  Raises CheckFailed where a proof fails."""
+    mod, kernels = schedule(laid_out(context), context, step)
+    mod = lift(mod)
     return check(mod, context, kernels), kernels

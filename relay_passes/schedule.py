@@ -1,14 +1,15 @@
-"""Pass 6.  Every operator --> a call of its own kernel, built by the schedule that takes it.
+"""Pass 7.  Every operator --> a call of its own kernel, built by the schedule that takes it.
 
-``qnn.conv2d(x, w, bias, b, c) --> call_tir(kernel, x, the schedule's own constants)``.  The kernel carries the layer's
-name; the returned :class:`Kernel` rows are the map from kernels to layers that the manifest keeps.
+``qnn.conv2d(x, w, bias, b, c) --> call_tir(kernel, x, the schedule's own constants)``; a constant that the schedule
+expands becomes ``call_tir(function, stored)`` first.  The kernel carries the layer's name; the returned
+:class:`Kernel` rows are the map from kernels to layers that the manifest keeps.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import tvm
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 
 from hawqtvm.qnn.formats import Format
 from hawqtvm.qnn.packing import unpack_words
@@ -22,12 +23,16 @@ LAYERS = ("qnn.conv2d", "qnn.dense")
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a scheduled kernel is: its PrimFunc's name, layer, the graph tensor it makes and that tensor's storage."""
+    """What a scheduled kernel is: its PrimFunc's name, layer, the graph tensor it makes and that tensor's storage.
+
+    ``codes``: the tensor of its second output, if it has one.
+    """
 
     name: str
     op: str
     layer: str
     tensor: str
+    codes: str | None
     bits: int | None
     choice: Choice
     out: Format
@@ -42,6 +47,27 @@ def layer_arrays(call: ir.Call, a: dict, inputs: int) -> list:
     return arrays
 
 
+def layer_constants(bb: relax.BlockBuilder, call: ir.Call, a: dict, choice: Choice) -> list:
+    """What the layer's kernel takes beside activations: the schedule's constants, or calls that expand them.
+
+    A schedule may have ``expand(config, workload)``: for each array of ``constants`` None, or a PrimFunc
+    ``(stored, expanded)`` that makes of it what the kernel takes.
+    """
+    arrays = layer_arrays(call, a, a["x_dims"][1] // a.get("groups", 1))
+    stored = [relax.const(c) for c in choice.schedule.constants(choice.config, choice.workload, *arrays)]
+    if not hasattr(choice.schedule, "expand"):
+        return stored
+    functions = choice.schedule.expand(choice.config, choice.workload)
+    return [c if f is None else expanded(bb, f, c) for f, c in zip(functions, stored, strict=True)]
+
+
+def expanded(bb: relax.BlockBuilder, function: tirx.PrimFunc, stored) -> relax.Var:
+    """``function(stored)``; the builder keeps one of equal functions."""
+    out = function.params[-1]
+    kernel = bb.add_func(function.with_attr("op_pattern", 8).without_attr("global_symbol"), "expand")
+    return bb.emit(relax.call_tir(kernel, [stored], out_ty=relax.TensorType(out.shape, out.dtype)))
+
+
 def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -> tuple[tvm.IRModule, list[Kernel]]:
     """``step(name)`` is called as each kernel is built."""
     kernels: list[Kernel] = []
@@ -49,13 +75,9 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
     def visit(bb: relax.BlockBuilder, call: ir.Call, var: relax.Var):
         a = attributes.read(call)
         workload = attributes.workload(call)
-        choice = choose(workload, context.target, context.threads)
+        choice = choose(workload, context.target, context.threads, context.tuned)
         activations = [x for x in call.args if not attributes.is_constant(x)]
-        constants = []
-        if call.op.name in LAYERS:
-            inputs = a["x_dims"][1] // a.get("groups", 1)
-            arrays = layer_arrays(call, a, inputs)
-            constants = [relax.const(c) for c in choice.schedule.constants(choice.config, choice.workload, *arrays)]
+        constants = layer_constants(bb, call, a, choice) if call.op.name in LAYERS else []
         kernel = choice.schedule.build(choice.config, choice.workload, context.target)
         name = a["tensor"].replace(".", "_")
         kernel = kernel.with_attr({"layer": a["layer"], "op_pattern": 8}).without_attr("global_symbol")
@@ -66,6 +88,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
                 call.op.name,
                 a["layer"],
                 a["tensor"],
+                a.get("codes_tensor"),
                 a.get("bits"),
                 choice,
                 a["out"],
@@ -73,6 +96,7 @@ def schedule(mod: tvm.IRModule, context: Context, step: Callable[[str], None]) -
             )
         )
         step(a["layer"])
-        return relax.call_tir(function, [activations[0], *constants, *activations[1:]], out_ty=dialect.infer(call, bb))
+        arguments = [activations[0], *constants, *activations[1:]]
+        return relax.call_tir(function, arguments, out_ty=dialect.out_types(call))
 
     return rebuild(mod, visit), kernels

@@ -1,24 +1,35 @@
-"""Which schedule takes a workload: the first of an explicit list that can."""
+"""Which schedule takes a workload: the one measured fastest, or estimated so, of an explicit list."""
 
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable
+from hawqtvm.qnn.formats import Format
+from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable, strassen, winograd
+from schedules.plain_json import from_json
 from schedules.target import CpuTarget
-from schedules.workload import Concat, Elementwise, MaxPool2d, Reformat
+from schedules.tuning_key import tuning_key
+from schedules.workload import Concat, Elementwise, Epilogue, MaxPool2d, Reformat
+
+if TYPE_CHECKING:
+    from schedules.tuned import Tuned
+    from schedules.tuning_log import Record
 
 LAYOUT = "NCHW16c"
-SCHEDULES = (conv2d_direct, dense, elementwise, pool)  # the first that takes a workload gets it
+SCHEDULES = (winograd, strassen, conv2d_direct, dense, elementwise, pool)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A schedule module, its config, and the workload in the layouts the schedule works on."""
+    """A schedule module, its config, and the workload in the layouts the schedule works on.
+
+    ``measured``: whether the config was chosen by its time, not by an estimate.
+    """
 
     schedule: ModuleType
     config: Any
     workload: Any
+    measured: bool = False
 
     @property
     def name(self) -> str:
@@ -26,7 +37,7 @@ class Choice:
 
 
 def with_layouts(workload, x_layout: str, out_layout: str):
-    """The workload with its inputs and outputs in these layouts; a residual lies as the output does."""
+    """The workload with its inputs and outputs in these layouts; all of a layer's epilogue lies alike."""
     if isinstance(workload, Elementwise):
         operands = tuple(replace(o, format=replace(o.format, layout=x_layout)) for o in workload.operands)
         return replace(workload, operands=operands, out=replace(workload.out, layout=out_layout))
@@ -35,13 +46,20 @@ def with_layouts(workload, x_layout: str, out_layout: str):
         return replace(changed, out=replace(workload.out, layout=out_layout))
     epilogue = getattr(workload, "epilogue", None)
     if epilogue is not None:
-        residual = epilogue.residual
-        if residual is not None:
-            residual = replace(residual, format=replace(residual.format, layout=out_layout))
-        changed = replace(
-            changed, epilogue=replace(epilogue, out=replace(epilogue.out, layout=out_layout), residual=residual)
-        )
+        changed = replace(changed, epilogue=_epilogue(epilogue, out_layout))
     return changed
+
+
+def _epilogue(epilogue: Epilogue, layout: str) -> Epilogue:
+    def laid(fmt: Format) -> Format:
+        return replace(fmt, layout=layout)
+
+    residual, codes = epilogue.residual, epilogue.codes
+    if residual is not None:
+        residual = replace(residual, format=laid(residual.format))
+    if codes is not None:
+        codes = replace(codes, y=replace(codes.y, format=laid(codes.y.format)), out=laid(codes.out))
+    return replace(epilogue, out=laid(epilogue.out), residual=residual, codes=codes)
 
 
 def x_layout(workload) -> str:
@@ -56,8 +74,12 @@ def io_layouts(workload) -> tuple[str, str]:
     return x_layout(workload), (getattr(workload, "epilogue", None) or workload).out.layout
 
 
-def choose(workload, target: CpuTarget, threads: int) -> Choice:
-    """The schedule that takes the workload, in the layouts it wants; the fallback reads its inputs as they lie."""
+def options(workload, target: CpuTarget, threads: int) -> list[Choice]:
+    """Every schedule that takes the workload, with its default config, the one estimated fastest first.
+
+    Each in the layouts it wants.  The fallback only where no other does; it reads its inputs as they lie.
+    """
+    found = []
     for schedule in SCHEDULES:
         wanted = schedule.formats(workload, target)
         if wanted is None:
@@ -65,9 +87,35 @@ def choose(workload, target: CpuTarget, threads: int) -> Choice:
         laid = with_layouts(workload, wanted[0].layout, wanted[1])
         config = schedule.default(laid, target, threads)
         if schedule.check(config, laid, target) is None:
-            return Choice(schedule, config, laid)
+            found.append(Choice(schedule, config, laid))
+    if len(found) > 1:
+        found.sort(key=lambda o: o.schedule.cycles(o.config, o.workload, target, threads))
+    if found:
+        return found
     lies = x_layout(workload)
     # one layout for the inputs and the output of these
     keeps = isinstance(workload, (MaxPool2d, Concat, Elementwise))
     laid = workload if isinstance(workload, Reformat) else with_layouts(workload, lies, lies if keeps else LAYOUT)
-    return Choice(portable, portable.default(laid, target, threads), laid)
+    return [Choice(portable, portable.default(laid, target, threads), laid)]
+
+
+def choose(workload, target: CpuTarget, threads: int, tuned: "Tuned | None" = None) -> Choice:
+    """The schedule and config measured fastest where ``tuned`` has one that still fits, else the best estimate."""
+    found = options(workload, target, threads)
+    for record in tuned.ranked(workload, target, threads) if tuned else ():
+        for option in found:
+            config = replayed(record, option, target)
+            if config is not None:
+                return replace(option, config=config, measured=True)
+    return found[0]
+
+
+def replayed(record: "Record", option: Choice, target: CpuTarget):
+    """The record's config, if it was measured on the option's schedule and workload and is legal there; else None."""
+    if record.schedule != option.name or record.workload != tuning_key(option.workload):
+        return None
+    try:
+        config = from_json(option.schedule.Config, record.config)
+        return config if option.schedule.check(config, option.workload, target) is None else None
+    except (ValueError, ArithmeticError):  # of another version, or knobs that no one measured
+        return None

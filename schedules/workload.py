@@ -12,7 +12,7 @@ MAX_HEADROOM = 2
 
 @dataclass(frozen=True)
 class Rescaled:
-    """An operand of an addition, or the fused residual: ``((q - zero_point) * b + 2**(c-1)) >> c``."""
+    """Codes to be added or requantized: ``((q - zero_point) * b + 2**(c-1)) >> c``."""
 
     format: Format
     zero_point: int
@@ -21,11 +21,26 @@ class Rescaled:
 
 
 @dataclass(frozen=True)
+class Requantized:
+    """The codes that an epilogue makes, once more in another format: ``clip(rescaled y + zero_point, lo, hi)``.
+
+    ``y``: those codes, in the epilogue's own format.
+    """
+
+    y: Rescaled
+    out: Format
+    zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
 class Epilogue:
     """From an int32 accumulator (bias included) to an output code, HAWQ-V3 eq. 4, 5 and 7.
 
     ``y = clip(((acc * b + 2**(c-1)) >> c) [+ residual] + zero_point, lo, hi)``; ``b`` and ``c`` are int32 constants
     of one number for each output channel; ``min_shift`` is the least ``c``, known when the kernel is built.
+    ``codes``: a second output, made of ``y``.
     """
 
     out: Format
@@ -34,11 +49,16 @@ class Epilogue:
     hi: int
     min_shift: int
     residual: Rescaled | None = None
+    codes: Requantized | None = None
+
+    @property
+    def outputs(self) -> tuple[Format, ...]:
+        return (self.out, self.codes.out) if self.codes else (self.out,)
 
 
 @dataclass(frozen=True)
 class Conv2d:
-    """Kernel arguments: ``x, *constants, [residual], out``; ``constants`` are what the schedule makes of
+    """Kernel arguments: ``x, *constants, [residual], out, [codes]``; ``constants`` are what the schedule makes of
     weights ``(O, C/groups, KH, KW)`` int8, bias ``(O,)`` int32 and the epilogue's ``b``, ``c`` ``(O,)`` int32.
 
     Without an epilogue the int32 accumulators leave as ``Format("int32")``.  Padding writes ``x_zero_point``;

@@ -131,7 +131,7 @@ def test_quantize_then_deploy_its_checkpoint(tmp_path):
     assert json.loads(done.stdout)["artifact"] == "artifacts/digits-mine"
 
 
-@pytest.mark.parametrize("stage", ["deploy", "quantize", "verify"])
+@pytest.mark.parametrize("stage", ["deploy", "quantize", "tune", "verify"])
 def test_help_is_fast_and_complete(tmp_path, stage):
     started = time.monotonic()
     done = run(tmp_path, stage, "--help")
@@ -223,6 +223,7 @@ def wrong(home, tmp_path_factory):
         ("--batch x", "argument --batch: invalid int value: 'x'; see python -m hawqtvm.deploy --help"),
         ("--threads 0", "threads 0: give a whole number, 1 or more"),
         ("--residual int4", "invalid choice: 'int4'"),
+        ("--tuning-logs absent", "no such folder of tuning logs: absent; python -m hawqtvm.tune writes one"),
         ("--out file", "file: a file has that name; choose another"),
         ("--out file/deeper", "file/deeper: "),
         ("--out q", "q is not empty and not a hawqtvm-artifact; choose another directory"),
@@ -232,6 +233,32 @@ def wrong(home, tmp_path_factory):
 def test_bad_input_is_one_line_and_changes_nothing(wrong, arguments, message):
     before = files(wrong)
     done = run(wrong, "deploy", *arguments.split())
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert files(wrong) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--bits 5", "--bits 5: bits must be 4 or 8"),
+        ("--bits fixed.json --checkpoint q", "conv1 reads the input"),
+        ("--bits resnet.json --model digits", "plan for resnet18, not for digits; give --model resnet18"),
+        ("--model stranger", "model 'stranger' is unknown"),
+        ("--trials 0", "trials 0: give a whole number, 1 or more"),
+        ("--trials x", "argument --trials: invalid int value: 'x'; see python -m hawqtvm.tune --help"),
+        ("--batch 0", "batch 0: give a whole number, 1 or more"),
+        ("--threads 0", "threads 0: give a whole number, 1 or more"),
+        ("--threads 9999", "threads=9999: give a number from 1 to "),
+        ("--target pentium", 'unknown target "pentium"; choose native, avx512-vnni'),
+        ("--residual int4", "invalid choice: 'int4'"),
+        ("--out file", "file is a file; choose another place"),
+    ],
+)
+def test_bad_input_of_tune_is_one_line_and_changes_nothing(wrong, arguments, message):
+    before = files(wrong)
+    done = run(wrong, "tune", *arguments.split())
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
     assert message in done.stderr

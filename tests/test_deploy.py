@@ -110,8 +110,11 @@ def test_the_manifest_says_what_was_built(vgg, built):
     assert {name: kernels[name]["bits"] for name in names} == manifest["plan"]["bits"]
     # batch 2, 4x4 positions, 16 channels, 3x3 taps of 8 channels
     assert kernels["features.3"]["macs"] == 2 * 4 * 4 * 16 * 9 * 8
+    window = {"kernel": [3, 3], "strides": [1, 1], "groups": 1}
+    assert kernels["features.3"]["geometry"] == {"x_dims": [2, 8, 4, 4], **window}
     library = built.path / manifest["library"]
     assert manifest["size"]["library"] == library.stat().st_size
+    assert manifest["size"]["expanded_weights"] == built.network["expanded_weight_bytes"]
     weights = {name: layer.weight.size for name, layer in vgg.layers.items()}
     assert manifest["size"]["weights"] == sum(weights.values()) - weights["features.3"] // 2
     assert manifest["measured"] == built.network

@@ -27,7 +27,8 @@ class Artifact:
     """A manifest's parts that running needs.
 
     ``library``: path of the shared library, ``sha256`` its digest.  ``input_shape``: (N, C, H, W).  ``output_shape``:
-    (N, ...).  ``layer_of``: kernel's name -> layer's name, in the order they run.  ``manifest``: all of the file.
+    (N, ...).  ``layer_of``: kernel's name -> layer's name, in the order they run.  ``second_of``: kernel's name -> its
+    second output's name, of those that have one.  ``manifest``: all of the file.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Artifact:
     output_shape: tuple[int, ...]
     logits_scale: float
     layer_of: dict[str, str]
+    second_of: dict[str, str]
     manifest: dict
 
 
@@ -57,9 +59,12 @@ def read_artifact(path: Path) -> Artifact:
         raise _damaged(file, "'library' is not a plain file name")
     try:
         layer_of = {layer["kernel"]: layer["name"] for layer in field["layers"]}
-    except (TypeError, KeyError):
-        raise _damaged(file, "a layer lacks its name or kernel") from None
-    if not len(layer_of) == len(set(layer_of.values())) == len(field["layers"]):
+        second = {layer["kernel"]: layer.get("second_output") for layer in field["layers"]}
+        second_of = {kernel: output["tensor"] for kernel, output in second.items() if output}
+        names = {*layer_of.values(), *second_of.values()}
+    except (AttributeError, TypeError, KeyError):
+        raise _damaged(file, "a layer lacks its name, kernel or second output's tensor") from None
+    if not (len(layer_of) == len(field["layers"]) and len(layer_of) + len(second_of) == len(names)):
         raise _damaged(file, "two layers share a name or a kernel")
     return Artifact(
         path=path,
@@ -71,6 +76,7 @@ def read_artifact(path: Path) -> Artifact:
         output_shape=shapes[1],
         logits_scale=float(field["output.scale"]),
         layer_of=layer_of,
+        second_of=second_of,
         manifest=manifest,
     )
 

@@ -24,6 +24,16 @@ def cpu_features() -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
+def cpu_name() -> str:
+    """The processor's model name as Linux gives it, or the architecture where it does not."""
+    try:
+        with CPUINFO.open() as lines:
+            line = next((line for line in lines if line.startswith("model name")), "")
+    except OSError:
+        line = ""
+    return line.partition(":")[2].strip() or machine()
+
+
 def require(features: list[str], what: str) -> None:
     """BadInput unless this is an x86-64 machine with all ``features``; the alternative is an illegal instruction."""
     if machine() not in ("x86_64", "AMD64"):

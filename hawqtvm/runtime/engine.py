@@ -62,17 +62,25 @@ class Program:
     """A Relax VM library's functions on the CPU.  Not for two threads at once."""
 
     def __init__(self, library: Path, sha256: str):
-        """Open ``library``, whose content has the digest ``sha256``; BadInput when TVM cannot."""
+        """Open ``library``, whose content has the digest ``sha256``; BadInput when TVM cannot.
+
+        Its weights are expanded, with as many threads as are configured.
+        """
         tvm_ffi = ffi()
         self._from_dlpack, self._convert = tvm_ffi.from_dlpack, tvm_ffi.convert
         try:
             with _path_to_open(library.resolve(), sha256) as path:
                 self._vm = tvm_ffi.load_module(str(path))["vm_load_executable"]()
             self._vm["vm_initialization"](CPU, FIRST_DEVICE, POOLED_ALLOCATOR)
-            self.main, self.quantize_input = self._vm["main"], self._vm["quantize_input"]
+            self._main, self.quantize_input = self._vm["main"], self._vm["quantize_input"]
+            self._weights = self._vm["expand_weights"]()
         except (RuntimeError, AttributeError, OSError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise BadInput(f"TVM cannot open {library} ({reason}): deploy again with the installed TVM") from error
+
+    def main(self, codes):
+        """Logits of input codes, both TVM tensors."""
+        return self._main(codes, self._weights)
 
     def tensor(self, array):
         """A TVM tensor on the array's own memory (64-byte aligned: the kernels take that for granted)."""
@@ -82,7 +90,7 @@ class Program:
     def watched(self, before, after):
         """While inside, every call in the program is told: ``before(name)``, ``after(name, arguments)``.
 
-        A kernel's last argument is its output.
+        A kernel's last arguments are its outputs.
         """
         raised = []
 

@@ -25,7 +25,8 @@ def load(path: str | os.PathLike, threads: int | None = None) -> "Model":
     artifact = read_artifact(Path(path))
     count = cpu_threads.choose(threads, artifact.threads)
     check_runs_here(artifact)
-    return Model(artifact, Program(artifact.library, artifact.sha256), count)
+    program = cpu_threads.run_with(count, lambda: Program(artifact.library, artifact.sha256))
+    return Model(artifact, program, count)
 
 
 class Model:
@@ -62,16 +63,20 @@ class Model:
     def trace(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Each layer's output as its kernel stored it (dtype and layout: the manifest's), in the order they ran.
 
-        ``images`` as in a call, uint8 codes most often.  CheckFailed when a layer did not run once.
+        A second output follows under its tensor's name.  ``images`` as in a call, uint8 codes most often.  CheckFailed
+        when a layer did not run once.
         """
         self._check(images)
         outputs: dict[str, list[np.ndarray]] = {}
-        layer_of = self.artifact.layer_of
+        layer_of, second_of = self.artifact.layer_of, self.artifact.second_of
 
         def after(kernel, arguments):
-            if kernel in layer_of:
+            if kernel not in layer_of:
+                return
+            names = [layer_of[kernel]] + ([second_of[kernel]] if kernel in second_of else [])
+            for name, argument in zip(names, arguments[-len(names) :], strict=True):
                 # a copy: the memory plan gives the same place to later layers
-                outputs.setdefault(layer_of[kernel], []).append(np.from_dlpack(arguments[-1]).copy())
+                outputs.setdefault(name, []).append(np.from_dlpack(argument).copy())
 
         def work():
             codes = self._codes(images)

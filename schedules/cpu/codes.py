@@ -1,6 +1,7 @@
 """Codes of an NCHW16c tensor between registers (int32x16, one vector a pixel and channel block) and memory."""
 
 from tvm import tirx
+from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu.intrin import (
@@ -17,6 +18,7 @@ from schedules.cpu.intrin import (
 )
 from schedules.cpu.requantize import clip
 from schedules.target import CpuTarget
+from schedules.workload import Epilogue, Requantized
 
 
 def pixel_elements(format: Format) -> int:
@@ -43,20 +45,42 @@ def store_codes(buffer, pixel, value, format: Format, lo: int, hi: int):
     store(buffer, pixel * pixel_elements(format), codes)
 
 
-def store_run(target: CpuTarget, buffer, pixel, values: list, format: Format, lo: int, hi: int):
-    """Clip and write the codes of neighbouring pixels with the saturating packs of AVX2 and AVX-512.
+def pack_codes(target: CpuTarget, values: list, made: Epilogue | Requantized) -> list:
+    """Clip int32x16 vectors of pixels to vectors of 16, 32 or 64 codes (int32, int16 or of bytes); the last may repeat.
 
-    Four vectors become 64 bytes with three packs and one permutation, where a clip and a narrowing store of each
-    would take twelve: the packs saturate, so the clip to 0..255 or to int16 costs nothing.
+    Four vectors become 64 bytes with three packs and one permutation, where a clip and a narrowing store of each would
+    take twelve: the packs of AVX2 and AVX-512 saturate, so the clip to 0..255 or int16 costs nothing.
     """
-    step = {"int32": 1, "int16": 2}.get(format.code, 4)
-    for first in range(0, len(values), step):
-        group = values[first : first + step]
-        full = (group + group[-1:] * step)[:step]
-        codes = {1: _as_int32, 2: _as_int16, 4: _as_uint8}[step](target, full, lo, hi)
-        per_pixel = pixel_elements(format)
+    step = pack_step(made.out)
+    pack = {1: _as_int32, 2: _as_int16, 4: _as_uint8}[step]
+    groups = [values[first : first + step] for first in range(0, len(values), step)]
+    return [T.bind(pack(target, (group + group[-1:] * step)[:step], made.lo, made.hi)) for group in groups]
+
+
+def pack_step(format: Format) -> int:
+    """Pixels of a vector of :func:`pack_codes`."""
+    return {"int32": 1, "int16": 2}.get(format.code, 4)
+
+
+def store_run(buffer, pixel, vectors: list, count: int, format: Format):
+    """Write the codes of ``count`` neighbouring pixels, packed by :func:`pack_codes`."""
+    step, per_pixel = pack_step(format), pixel_elements(format)
+    for first, codes in zip(range(0, count, step), vectors, strict=True):
         codes = bytes_to_words(codes) if format.packed else codes
-        store_first(buffer, (pixel + first) * per_pixel, codes, len(group) * per_pixel)
+        store_first(buffer, (pixel + first) * per_pixel, codes, min(step, count - first) * per_pixel)
+
+
+def store_square(buffer, lines: list, vectors: list, width: int, columns: int, format: Format):
+    """Write the codes of ``columns`` neighbouring pixels from each of ``lines``, the last line first.
+
+    ``vectors``: lines of ``width`` pixels, one or two, end to end, packed by :func:`pack_codes`.
+    """
+    words = [bytes_to_words(codes) for codes in vectors] if format.packed else vectors
+    per_pixel = pixel_elements(format)
+    for number, line in reversed(list(enumerate(lines))):
+        first = number * width * per_pixel
+        row = pick(words, list(range(first, first + columns * per_pixel)))
+        store(buffer, line * per_pixel, row)
 
 
 def store_first(buffer, index, vector, count: int):

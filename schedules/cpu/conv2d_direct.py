@@ -7,8 +7,8 @@ convolution pads or the input is packed, and then keeps ``row_tile x col_tile`` 
 in registers over the whole reduction; without VNNI there are more of them than registers, in the first-level cache.
 
 Weights are ``(O/(16*oc_tile), taps, words, oc_tile, 16, 4)`` int8.  With 4 bits a 64-byte vector holds two neighbouring
-vectors of that array, the first in the low nibbles; they are unpacked once for each task and group of channels, as are
-those that :mod:`dot4` wants in two parts.
+vectors of that array, the first in the low nibbles; they are unpacked when the library is loaded, or by the kernel
+once for each task and group of channels, as are bytes that :mod:`dot4` wants in two parts.
 """
 
 import numpy as np
@@ -22,6 +22,7 @@ from schedules.cpu.conv2d_geometry import geometry, is_stem
 from schedules.cpu.conv2d_kernel import Kernel
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.intrin import LANES, WORD_ORDER, argument, flat, task_loop
+from schedules.cpu.unpack_nibbles import unpack_nibbles
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -45,9 +46,9 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
     epilogue = workload.epilogue
-    written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
-    if any(format.layout != "NCHW16c" for format in written):
-        return "output and residual must be NCHW16c"
+    beside = [*epilogue.outputs] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
+    if any(format.layout != "NCHW16c" for format in beside):
+        return "outputs and residual must be NCHW16c"
     return conv2d_space.check(config, workload, target)
 
 
@@ -57,29 +58,40 @@ def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
 
 def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
     """The config that the cycle estimate of :mod:`conv2d_space` likes best."""
-    configs = space(workload, target, threads)
-    return min(configs, key=lambda config: conv2d_space.cycles(config, workload, target, threads))
+    return min(space(workload, target, threads), key=lambda config: cycles(config, workload, target, threads))
+
+
+def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) -> float:
+    """The estimate of :func:`conv2d_space.cycles`."""
+    return conv2d_space.cycles(config, workload, target, threads)
 
 
 def build(config: Config, workload: Conv2d, target: CpuTarget):
-    """PrimFunc ``(x, weights, table, [residual], out)``; :func:`constants` makes weights and table."""
+    """PrimFunc ``(x, weights, table, [residual], out, [codes])``.
+
+    :func:`constants`, expanded, are weights and table.
+    """
     geo, epilogue = geometry(workload), workload.epilogue
     groups = geo.out_blocks // config.oc_tile
-    out_format = epilogue.out if epilogue else Format("int32", "NCHW16c")
+    written = epilogue.outputs if epilogue else (Format("int32", "NCHW16c"),)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"tirx.noalias": True})
         arguments = [
             argument("x", workload.x.shape(workload.x_dims), workload.x.dtype),
-            argument("weights", _weights_shape(config, workload), "int8"),
+            argument("weights", _weights_shape(config, workload, config.weight_bits(workload)), "int8"),
             argument("table", (geo.out_blocks, table_rows(epilogue), LANES), "int32"),
         ]
         if epilogue and epilogue.residual:
             residual = epilogue.residual.format
             arguments.append(argument("residual", residual.shape(workload.out_dims), residual.dtype))
-        arguments.append(argument("out", out_format.shape(workload.out_dims), out_format.dtype))
-        x, weights, table, *residual, out = (flat(buffer) for buffer in arguments)
-        kernel = Kernel(config, workload, target, geo, x, weights, table, residual[0] if residual else None, out)
+        outputs = [
+            argument(name, format.shape(workload.out_dims), format.dtype)
+            for name, format in zip(("out", "codes"), written, strict=False)
+        ]
+        x, weights, table, *residual = (flat(buffer) for buffer in arguments)
+        outputs = [flat(buffer) for buffer in outputs]
+        kernel = Kernel(config, workload, target, geo, x, weights, table, residual[0] if residual else None, outputs)
         tasks = (geo.batch // config.images, -(-geo.out_height // config.rows), groups // config.oc_groups)
         count = tasks[0] * tasks[1] * tasks[2]
         with task_loop(count) as task:
@@ -88,10 +100,15 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
     return builder.get()
 
 
-def _weights_shape(config: Config, workload: Conv2d) -> tuple[int, ...]:
+def _weights_shape(config: Config, workload: Conv2d, bits: int) -> tuple[int, int]:
     geo = geometry(workload)
     vectors = geo.taps * geo.words * config.oc_tile
-    return (geo.out_blocks // config.oc_tile, vectors * 64 * workload.weight_bits // 8)
+    return (geo.out_blocks // config.oc_tile, vectors * 64 * bits // 8)
+
+
+def expand(config: Config, workload: Conv2d) -> list:
+    """How the library's loading changes weights and table: PrimFunc ``(stored, expanded)``, or None for not at all."""
+    return [unpack_nibbles(*_weights_shape(config, workload, 4)) if config.expanded else None, None]
 
 
 def constants(config: Config, workload: Conv2d, weight, bias, b=None, c=None) -> list[np.ndarray]:

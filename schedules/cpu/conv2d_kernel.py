@@ -6,17 +6,21 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_bias, load_scale
-from schedules.cpu.codes import load_codes, store_run
+from schedules.cpu.codes import load_codes, pack_codes, store_run
 from schedules.cpu.conv2d_geometry import Geometry
 from schedules.cpu.conv2d_space import Config, unpacks
 from schedules.cpu.conv2d_staging import stage, staged_size
 from schedules.cpu.dot4 import layer_dot4
-from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, signed_nibbles, store, view
+from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, store, view
 from schedules.cpu.requantize import Scale, fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.requantize_codes import requantize_codes
+from schedules.cpu.unpack_nibbles import store_nibbles
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
 NEAR_BLOCKS = 16  # input blocks of a register tile that stay in the first-level cache, with their weights
+LINE = 64  # bytes of the cache
+IDLE_TURNS = 4  # tiles for each line of weights, above which those take little of a group's time
 PREFETCHED_BLOCKS = 4  # of a deeper tile: far enough ahead, and still there when they are read
 
 
@@ -24,11 +28,12 @@ class Kernel:
     """Emits the loops of one task; the fields are what every loop needs."""
 
     def __init__(
-        self, config: Config, workload: Conv2d, target: CpuTarget, geo: Geometry, x, weights, table, residual, out
+        self, config: Config, workload: Conv2d, target: CpuTarget, geo: Geometry, x, weights, table, residual, outputs
     ):
         self.config, self.workload, self.target, self.geo = config, workload, target, geo
-        self.x, self.weights, self.table, self.residual, self.out = x, weights, table, residual, out
+        self.x, self.weights, self.table, self.residual, self.outputs = x, weights, table, residual, outputs
         self.dot = layer_dot4(target, workload)
+        self.tiles = -(-geo.out_width // config.col_tile)  # of a row
         self.fast = workload.epilogue is None or fast_epilogue(workload.epilogue)
 
     def task(self, image0, band, oc_task):
@@ -42,26 +47,28 @@ class Kernel:
         else:
             self.source, self.width, height = self.x, geo.width, geo.height
         self.block_bytes = height * self.width * geo.pixel
-        group_bytes = geo.taps * geo.words * config.oc_tile * 64 * self.workload.weight_bits // 8
-        unpacked = scratch(2 * group_bytes, "int8") if unpacks(self.workload, self.dot) else None
+        stored = geo.taps * geo.words * config.oc_tile * 8 * config.weight_bits(self.workload)  # bytes of a group
+        unpacked = scratch(2 * stored, "int8") if unpacks(config, self.workload, self.dot) else None
         with T.serial(config.oc_groups) as index:
             group = T.bind(oc_task * config.oc_groups + index)
             if unpacked is None:
-                self.group_weights, self.weights0 = self.weights, T.bind(group * group_bytes)
+                self.group_weights, self.weights0 = self.weights, T.bind(group * stored)
             else:
-                self._unpack(group * group_bytes, unpacked, group_bytes)
+                self._unpack(group * stored, unpacked, stored)
                 self.group_weights, self.weights0 = unpacked, 0
             with T.serial(config.images) as image:
                 first = image if geo.staged else image0 + image
                 base = T.bind(first * geo.in_blocks * self.block_bytes)
                 self._band(group, image0 + image, row0, base)
 
-    def _unpack(self, packed0, unpacked, size: int):
+    def _unpack(self, first, unpacked, size: int):
+        """``size`` bytes of weights to twice as many, as the kernel multiplies them."""
+        if self.config.weight_bits(self.workload) == 4:
+            store_nibbles(self.weights, first, unpacked, 0, size)
+            return
         with T.serial(size // 64) as chunk:
-            packed = T.bind(load(self.weights, packed0 + chunk * 64, "int8x64"))
-            four = self.workload.weight_bits == 4
-            parts = signed_nibbles(view("int32x16", packed)) if four else self.dot.w(packed)
-            for number, part in enumerate(parts):
+            weights = T.bind(load(self.weights, first + chunk * 64, "int8x64"))
+            for number, part in enumerate(self.dot.w(weights)):
                 store(unpacked, chunk * 128 + number * 64, view("int8x64", part))
 
     def _band(self, group, image, row0, base):
@@ -70,25 +77,29 @@ class Kernel:
         even = geo.out_height % config.rows == 0
         rows = config.rows if even else T.bind(tirx.min(config.rows, geo.out_height - row0))
         with T.serial(rows // config.row_tile) as index:
-            self._row(group, image, row0, index * config.row_tile, config.row_tile, base)
+            turn = (image % config.images * (config.rows // config.row_tile) + index) * self.tiles
+            self._row(group, image, row0, index * config.row_tile, config.row_tile, base, turn)
         if config.row_tile > 1 and not (even and config.rows % config.row_tile == 0):
             left = rows % config.row_tile
             with T.serial(left) as index:
-                self._row(group, image, row0, rows - left + index, 1, base)
+                self._row(group, image, row0, rows - left + index, 1, base, index * self.tiles)
 
-    def _row(self, group, image, row0, row, row_tile: int, base):
-        """A row of register tiles; the last tile moves left to end at the edge, computing some pixels twice."""
+    def _row(self, group, image, row0, row, row_tile: int, base, turn):
+        """A row of register tiles; the last tile moves left to end at the edge, computing some pixels twice.
+
+        ``turn``: which of the group's tiles is the first of the row.
+        """
         config, geo = self.config, self.geo
-        with T.serial(-(-geo.out_width // config.col_tile)) as tile:
+        with T.serial(self.tiles) as tile:
             exact = geo.out_width % config.col_tile == 0
             first = tile * config.col_tile
             column = T.bind(first if exact else tirx.min(first, geo.out_width - config.col_tile))
             top = row * geo.strides[0] if geo.staged else (row0 + row) * geo.strides[0]
             start = T.bind(base + (top * self.width + column * geo.strides[1]) * geo.pixel)
-            accumulators = self._reduce(group, start, row_tile)
+            accumulators = self._reduce(group, start, row_tile, T.bind(turn + tile))
             self._finish(accumulators, group, image, row0 + row, column, row_tile)
 
-    def _reduce(self, group, start, row_tile: int) -> list[list]:
+    def _reduce(self, group, start, row_tile: int, turn) -> list[list]:
         """Accumulators [block][pixel] of a register tile after the whole reduction."""
         config, geo = self.config, self.geo
         pixels = [
@@ -108,10 +119,12 @@ class Kernel:
             weights = T.bind(self.weights0 + tap * (words * config.oc_tile * self.dot.parts * 64))
             position = i * (geo.dilation[0] * self.width * geo.pixel) + j * column_bytes
             source = T.bind(start + block * self.block_bytes + position)
-            if geo.kernel == (1, 1):
-                self._prefetch(source, block, row_tile)
+            ahead = self._input_ahead(source, block, row_tile) + self._weights_ahead(group, tap, words, turn)
             for first in range(0, words, self.dot.words):
                 step = range(first, min(first + self.dot.words, words))
+                # spread: LLVM moves no load across a prefetch, which keeps it from holding all weights in registers
+                for line in [line for word in step for line in ahead[word::words]]:
+                    prefetch(*line)
                 vectors = [
                     self._weights(weights, [word * config.oc_tile + k for word in step]) for k in range(config.oc_tile)
                 ]
@@ -133,20 +146,34 @@ class Kernel:
         dtype = "int8x64" if parts == 1 else "int16x32"
         return [T.bind(view(dtype, load(self.group_weights, at, "int8x64"))) for at in places]
 
-    def _prefetch(self, source, block, row_tile: int):
-        """Ask for the same channel block of the next tile, or if that is too far ahead for one soon to come.
+    def _input_ahead(self, source, block, row_tile: int) -> list[tuple]:
+        """Lines of the same channel block of the next tile, or if that is too far ahead of one soon to come.
 
         Pieces of a 1x1 convolution's input are too short for the hardware to foresee, and used once a tile.
         """
         config, geo = self.config, self.geo
+        if geo.kernel != (1, 1):
+            return []
         near = geo.in_blocks * geo.strides[1] <= NEAR_BLOCKS
         blocks = geo.in_blocks if near else PREFETCHED_BLOCKS
         ahead = blocks * self.block_bytes
         next_tile = ahead - geo.in_blocks * self.block_bytes + config.col_tile * geo.strides[1] * geo.pixel
         line = T.bind(source + tirx.Select(block + blocks < geo.in_blocks, ahead, next_tile))
-        for row in range(row_tile):
-            first = line + row * geo.strides[0] * self.width * geo.pixel
-            prefetch(self.source, first, config.col_tile * geo.strides[1] * geo.pixel)
+        row_bytes = geo.strides[0] * self.width * geo.pixel
+        offsets = product(range(row_tile), range(0, config.col_tile * geo.strides[1] * geo.pixel, LINE))
+        return [(self.source, line + row * row_bytes + offset) for row, offset in offsets]
+
+    def _weights_ahead(self, group, tap, words: int, turn) -> list[tuple]:
+        """Lines of the next group's weights, a share in every turn of this one: they come from far, and only once."""
+        config, geo = self.config, self.geo
+        lines = words * config.oc_tile * config.weight_bits(self.workload) // 8
+        turns = config.images * (config.rows // config.row_tile) * self.tiles
+        share = -(-lines // turns)
+        if geo.stem or turns > lines * IDLE_TURNS:
+            return []
+        first = (group + 1) * (geo.taps * lines * LINE) + tap * (lines * LINE)
+        line = T.bind(first + tirx.min(turn * share, lines - share) * LINE)
+        return [(self.weights, line + number * LINE) for number in range(share)]
 
     def _finish(self, accumulators, group, image, row, column, row_tile: int):
         """Requantize a register tile and write it."""
@@ -160,10 +187,14 @@ class Kernel:
                 values = [load(pixels[r * config.col_tile + c], 0, "int32x16") for c in range(config.col_tile)]
                 if epilogue is None:
                     for c, value in enumerate(values):
-                        store(self.out, (pixel + c) * LANES, value)
+                        store(self.outputs[0], (pixel + c) * LANES, value)
                     continue
-                codes = [T.bind(self._code(value, scale, pixel + c)) for c, value in enumerate(values)]
-                store_run(self.target, self.out, pixel, codes, epilogue.out, epilogue.lo, epilogue.hi)
+                values = [T.bind(self._code(value, scale, pixel + c)) for c, value in enumerate(values)]
+                made = [pack_codes(self.target, values, epilogue)]
+                if epilogue.codes:
+                    made.append(requantize_codes(self.target, values, made[0], epilogue))
+                for buffer, vectors, format in zip(self.outputs, made, epilogue.outputs, strict=True):
+                    store_run(buffer, pixel, vectors, len(values), format)
 
     def _code(self, value, scale: Scale, pixel):
         epilogue = self.workload.epilogue

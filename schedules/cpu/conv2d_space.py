@@ -9,10 +9,12 @@ from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
 LATENCY = 5  # cycles of a dot product whose accumulator is the next one's
-NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
+NEAREST = 16 * 1024  # bytes that stay in the first-level cache beside the rest
+NEAR = 512 * 1024  # and in the second-level cache
+NEAR_BYTES_PER_CYCLE = 64  # from the second level, foreseen
 FAR_BYTES_PER_CYCLE = 8  # from beyond it
 LOADS_PER_CYCLE = 1.6
-STAGED_BYTES_PER_CYCLE = 12
+STAGED_BYTES_PER_CYCLE = {True: 32, False: 14}  # within NEAREST, or more
 ROW_TILES = (1, 2, 3, 4)
 
 
@@ -38,6 +40,11 @@ class Config:
     rows: int  # output rows of a task
     images: int  # images of a task
     oc_groups: int  # groups of oc_tile blocks of a task
+    expanded: bool  # the kernel reads 4-bit weights as bytes, which they become when the library is loaded
+
+    def weight_bits(self, workload: Conv2d) -> int:
+        """Bits of a weight as the kernel reads it."""
+        return 8 if self.expanded else workload.weight_bits
 
 
 def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
@@ -52,25 +59,30 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
         return "images must divide the batch"
     if geo.out_blocks % (config.oc_tile * config.oc_groups):
         return "oc_tile * oc_groups must divide the output's channel blocks"
+    if config.expanded and workload.weight_bits != 4:
+        return "only 4-bit weights can be expanded"
     return None
 
 
 def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
-    """Register tiles within a quarter of the best, times the ways to cut the work into tasks."""
+    """Register tiles within a quarter of the best, times the ways to cut the work into tasks and to keep weights."""
     geo, core = geometry(workload), Core(target, workload)
     tiles = {tile: _tile_cycles(core, geo, *tile) for tile in _register_tiles(geo, core.dot.accumulators)}
     good = [tile for tile, cost in tiles.items() if cost <= 1.25 * min(tiles.values())]
     rows = {-(-geo.out_height // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
+    bands = {(band, images) for band in rows for images in _divisors(geo.batch)}
+    if geo.staged:
+        bands |= {(band, 1) for band in range(1, geo.out_height + 1) if staged_size(geo, band, 1) <= NEAREST}
     configs = []
     for row_tile, col_tile, oc_tile in good:
         groups = geo.out_blocks // oc_tile
         shares = {groups // parts for parts in (1, threads, 2 * threads) if groups % parts == 0}
         configs += [
-            Config(row_tile, col_tile, oc_tile, band, images, share)
-            for band in sorted(rows)
+            Config(row_tile, col_tile, oc_tile, band, images, share, expanded)
+            for band, images in sorted(bands)
             if band >= row_tile
-            for images in _divisors(geo.batch)
             for share in sorted(shares)
+            for expanded in ((True, False) if workload.weight_bits == 4 else (False,))
         ]
     return configs
 
@@ -88,23 +100,28 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     compute = groups * (step * tile_columns * geo.taps * geo.words + finish + 20 * full * tile_columns)
 
     group_bytes = geo.taps * geo.words * config.oc_tile * 64
-    unpack = config.oc_groups * group_bytes / 32 if unpacks(workload, core.dot) else 0
-    weights = geo.out_blocks // config.oc_tile * group_bytes
+    weight_bits = config.weight_bits(workload)
+    unpack = config.oc_groups * group_bytes / 32 if unpacks(config, workload, core.dot) else 0
+    weights = geo.out_blocks // config.oc_tile * group_bytes * weight_bits // 8
     held = staged_size(geo, config.rows, config.images)
-    staging = held / STAGED_BYTES_PER_CYCLE if geo.staged else 0
-    far = config.oc_groups * group_bytes if weights > NEAR else 0  # weights leave the cache between two tasks
-    far += held / (2 if workload.x.packed else 1)
-    if held > NEAR:  # and so does the input between two groups, when staged also before the first
+    staging = held / STAGED_BYTES_PER_CYCLE[held <= NEAREST] if geo.staged else 0
+    far = held / (2 if workload.x.packed else 1)
+    if held > NEAR:  # the input leaves the cache between two groups, when staged also before the first
         far += held * (config.oc_groups + (1 if geo.staged else -1))
     task = compute + unpack + staging + far / FAR_BYTES_PER_CYCLE
     bands = -(-geo.out_height // config.rows)
     tasks = geo.batch // config.images * bands * (geo.out_blocks // config.oc_tile // config.oc_groups)
-    return -(-tasks // threads) * task
+    tasks = -(-tasks // threads)
+    read = tasks * (config.oc_groups * group_bytes * weight_bits // 8)
+    if weights > NEAR:  # they leave the cache between two tasks
+        return tasks * task + read / FAR_BYTES_PER_CYCLE
+    near = read if weights > NEAREST else 0  # but the first task finds them where the other layers left them
+    return tasks * task + near / NEAR_BYTES_PER_CYCLE + weights / threads / FAR_BYTES_PER_CYCLE
 
 
-def unpacks(workload: Conv2d, dot: Dot4) -> bool:
+def unpacks(config: Config, workload: Conv2d, dot: Dot4) -> bool:
     """Whether a task makes two vectors of each vector of weights before it multiplies them."""
-    return workload.weight_bits == 4 or dot.parts == 2
+    return config.weight_bits(workload) == 4 or dot.parts == 2
 
 
 def _register_tiles(geo: Geometry, accumulators: int):

@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu.channel_table import channel_table, load_bias, load_scale, table_rows
-from schedules.cpu.codes import load_codes, store_first, store_run
+from schedules.cpu.codes import load_codes, pack_codes, store_first, store_run
 from schedules.cpu.dot4 import layer_dot4
 from schedules.cpu.intrin import (
     LANES,
@@ -65,6 +65,8 @@ def check(config: Config, workload: Dense, target: CpuTarget) -> str | None:
     if wanted is None or workload.x != wanted[0]:
         return "input must be uint4 or uint8 in NCHW16c"
     epilogue = workload.epilogue
+    if epilogue and epilogue.codes:
+        return "no second output"
     written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
     if any(format.layout != wanted[1] for format in written):
         return f"output and residual must be {wanted[1]}"
@@ -88,17 +90,15 @@ def space(workload: Dense, target: CpuTarget, threads: int) -> list[Config]:
 
 def default(workload: Dense, target: CpuTarget, threads: int) -> Config:
     """Enough accumulators to hide a dot product's latency, and at least two tasks for each thread."""
-    blocks = _blocks(workload.out_channels)
-    configs = space(workload, target, threads)
-    return min(configs, key=lambda config: _rounds(config, workload, target, blocks, threads))
+    return min(space(workload, target, threads), key=lambda config: cycles(config, workload, target, threads))
 
 
-def _rounds(config: Config, workload: Dense, target: CpuTarget, blocks: int, threads: int) -> float:
-    """Cycles of one word on the busiest thread: dot products and unpacking, their latency, or the loads."""
+def cycles(config: Config, workload: Dense, target: CpuTarget, threads: int) -> float:
+    """Cycles of one word on the busiest thread, estimated: dot products and unpacking, their latency, or the loads."""
     unpacking = (1.75 if target.avx512 else 3.5) if workload.weight_bits == 4 else 0
     operations = (config.batch_tile * layer_dot4(target, workload).cycles + unpacking) * config.oc_tile
     step = max(operations, 5, (config.batch_tile + config.oc_tile) / 2)
-    groups = -(-blocks // config.oc_tile)
+    groups = -(-_blocks(workload.out_channels) // config.oc_tile)
     return -(-groups // threads) * -(-workload.batch // config.batch_tile) * (step + 1)
 
 
@@ -227,7 +227,7 @@ class _Kernel:
                 value = clip(value, epilogue.lo, epilogue.hi) if epilogue else value
                 store_first(self.out, (row + r) * channels + block * BLOCK, value, count)
             else:
-                store_run(self.target, self.out, pixel, [value], epilogue.out, epilogue.lo, epilogue.hi)
+                store_run(self.out, pixel, pack_codes(self.target, [value], epilogue), 1, epilogue.out)
 
 
 def constants(config: Config, workload: Dense, weight, bias, b=None, c=None) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 Everything here is an expression or a statement of the :class:`IRBuilder` frame that is open.  Loops in Python unroll.
 """
 
-from tvm import DataType, tirx
+from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 LANES = 16  # int32 lanes of a 512-bit vector, and the channels of an NCHW16c block
@@ -78,13 +78,10 @@ def task_loop(count: int):
     return T.parallel(count) if count > 1 else T.serial(count)
 
 
-def prefetch(buffer, index, count: int):
-    """Ask for the cache lines of ``count`` elements of a flat buffer."""
-    step = 64 // DataType(buffer.dtype).itemsize
+def prefetch(buffer, index):
+    """Ask for the cache line of an element of a flat buffer."""
     read, near, data = (tirx.const(flag, "int32") for flag in (0, 3, 1))
-    for offset in range(0, count, step):
-        address = tirx.address_of(buffer[index + offset])
-        T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, near, data))
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(buffer[index]), read, near, data))
 
 
 def broadcast_word(buffer, index):

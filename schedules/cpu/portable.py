@@ -54,7 +54,7 @@ def placeholder(fmt, dims, name: str) -> te.Tensor:
 
 
 def layer(workload: Conv2d | Dense) -> list[te.Tensor]:
-    """Arguments and, last, the result."""
+    """Arguments and, last, what it makes."""
     window = workload.kernel if isinstance(workload, Conv2d) else ()
     inputs = workload.in_channels // (workload.groups if isinstance(workload, Conv2d) else 1)
     x = placeholder(workload.x, workload.x_dims, "x")
@@ -73,7 +73,18 @@ def layer(workload: Conv2d | Dense) -> list[te.Tensor]:
         arguments.append(placeholder(r.format, workload.out_dims, "residual"))
         operands.append((compute.reader(arguments[-1], r.format), r.zero_point, compute.scalar_rescale(r.b, r.c)))
     codes = compute.rescaled_codes(operands, workload.out_dims, epilogue.zero_point, epilogue.lo, epilogue.hi)
-    return [*arguments, compute.write(lambda *at: codes[at], workload.out_dims, epilogue.out)]
+    made = [compute.write(lambda *at: codes[at], workload.out_dims, epilogue.out)]
+    if epilogue.codes is not None:
+        second, y = epilogue.codes, epilogue.codes.y
+        again = compute.rescaled_codes(
+            [(lambda *at: codes[at], y.zero_point, compute.scalar_rescale(y.b, y.c))],
+            workload.out_dims,
+            second.zero_point,
+            second.lo,
+            second.hi,
+        )
+        made.append(compute.write(lambda *at: again[at], workload.out_dims, second.out, "second"))
+    return [*arguments, *made]
 
 
 def elementwise(workload: Elementwise) -> list[te.Tensor]:

@@ -1,4 +1,4 @@
-"""Command line of `scripts/bench_peers`: build, measure, write peers.json and peers.md."""
+"""Command line of `scripts/bench_peers`: build, measure, write peers.json and peers.md, or those of another mode."""
 
 import argparse
 import datetime
@@ -6,20 +6,27 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import platform
 import sys
 from pathlib import Path
 
 from hawqtvm.errors import HawqtvmError
 from hawqtvm.files import write_atomic
 from hawqtvm.models import MODELS
+from scripts.machine import machine
 from scripts.peers.measure import build_all, cold_starts, measure_case
+from scripts.peers.memory import memory_case
 from scripts.peers.systems import BASELINE, SYSTEMS, Build, Case
 from scripts.peers.table import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = sorted({"numpy", "torch", "onnx", *(package for system in SYSTEMS.values() for package in system.packages)})
-ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
+
+DEFAULTS = {"models": ["resnet18", "resnet50"], "threads": [1, 2], "systems": list(SYSTEMS)}
+MEMORY_DEFAULTS = {
+    "models": ["resnet50"],
+    "threads": [1],
+    "systems": ["hawqtvm-int8", "hawqtvm-int4", "onnxruntime", "openvino"],
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         "systems": options.systems,
         "cases": [],
         "cold_start": None,
+        "memory": [],
     }
     build = find_build(options.out)
     if options.cold_start:
@@ -42,18 +50,20 @@ def main(arguments: list[str] | None = None) -> int:
     failures = build_all(options.systems, cases, build, say)
     for case in cases:
         why = {name: failures[name, case.model] for name in options.systems}
+        shape = MODELS[case.model].input_shape
         if options.cold_start:
-            shape = MODELS[case.model].input_shape
             report["cold_start"] = cold_starts(case, why, build, shape, options.runs, say)
+        elif options.memory:
+            report["memory"].append(memory_case(case, why, build, shape, options.runs, say))
         else:
             found = measure_case(case, why, build, options.rounds, say)
             report["cases"].append({**found, "load_average": os.getloadavg()[0]})
         # after every case, so that an interrupted run leaves what it measured
-        name = "cold_start" if options.cold_start else "peers"
+        name = "cold_start" if options.cold_start else "memory" if options.memory else "peers"
         write_atomic(options.out / f"{name}.json", json.dumps(report, indent=1) + "\n")
         write_atomic(options.out / f"{name}.md", markdown(report))
     print(markdown(report))
-    results = [*report["cases"], *([report["cold_start"]] if options.cold_start else [])]
+    results = [*report["cases"], *report["memory"], *([report["cold_start"]] if options.cold_start else [])]
     return int(any(result.get("failed") for case in results for result in case["systems"].values()))
 
 
@@ -61,19 +71,30 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench_peers", description="Times hawqtvm against ONNX Runtime and OpenVINO, in interleaved rounds."
     )
-    parser.add_argument("--models", type=_names(["resnet18", "resnet50"]), default=["resnet18", "resnet50"])
+    parser.add_argument("--models", type=_names(DEFAULTS["models"]))
     parser.add_argument("--batches", type=_counts, default=[1, 8], help="comma-separated batch sizes")
-    parser.add_argument("--threads", type=_counts, default=[1, 2], help="comma-separated thread counts")
-    parser.add_argument("--systems", type=_names(list(SYSTEMS)), default=list(SYSTEMS), help=", ".join(SYSTEMS))
+    parser.add_argument("--threads", type=_counts, help="comma-separated thread counts")
+    parser.add_argument("--systems", type=_names(DEFAULTS["systems"]), help=", ".join(SYSTEMS))
     parser.add_argument("--rounds", type=int, default=10, help="turns of each system in each case")
     parser.add_argument("--out", type=Path, default=Path("artifacts/peers"), help="where reports and built networks go")
-    parser.add_argument(
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
         "--cold-start",
         action="store_true",
         help="instead: process start to first logits, first model, batch 1, first thread count",
     )
-    parser.add_argument("--runs", type=int, default=5, help="fresh processes of each system for --cold-start")
+    mode.add_argument(
+        "--memory",
+        action="store_true",
+        help="instead: memory of each system's process and size on disk; by default ResNet-50, one thread",
+    )
+    parser.add_argument(
+        "--runs", type=int, default=5, help="fresh processes of each system for --cold-start and --memory"
+    )
     options = parser.parse_args(arguments)
+    for name, usual in {**DEFAULTS, **(MEMORY_DEFAULTS if options.memory else {})}.items():
+        if getattr(options, name) is None:
+            setattr(options, name, usual)
     if min(options.rounds, options.runs) < 1:
         parser.error("--rounds and --runs must be at least 1")
     options.out = options.out.resolve()
@@ -123,23 +144,6 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def machine() -> dict:
-    """The CPU's name, its instruction sets that matter here, and the cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", "").split()
-    family = ", ".join(f"{key} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts)
-    return {
-        "cpu": facts.get("model name", platform.machine()) + f" ({family})" * bool(family),
-        "isa": [name for name in ISA if name in flags],
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-    }
 
 
 def say(text: str) -> None:

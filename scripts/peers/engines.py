@@ -56,3 +56,29 @@ OPENERS: dict[str, Callable[[str, int, int], Infer]] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
 }
+
+
+def import_hawqtvm() -> None:
+    """The runtime and TVM's library."""
+    import hawqtvm.runtime.engine
+
+    hawqtvm.runtime.engine.ffi()
+
+
+def import_onnxruntime() -> None:
+    """The package holds all of the engine."""
+    import onnxruntime  # noqa: F401
+
+
+def import_openvino() -> None:
+    """The package, and the CPU plugin, which comes with its first use."""
+    import openvino
+
+    openvino.Core().get_versions("CPU")
+
+
+IMPORTERS: dict[str, Callable[[], None]] = {
+    "hawqtvm": import_hawqtvm,
+    "onnxruntime": import_onnxruntime,
+    "openvino": import_openvino,
+}

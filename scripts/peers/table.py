@@ -1,5 +1,7 @@
 """The report as markdown."""
 
+import statistics
+
 from scripts.peers.stats import ratio_by_round, summary
 from scripts.peers.systems import BASELINE, SYSTEMS
 
@@ -7,7 +9,7 @@ MISSING = "–"
 
 
 def markdown(report: dict) -> str:
-    """The report of `__main__` (its "machine", "versions", "cases" and "cold_start") as a page of markdown."""
+    """The report of `__main__` (its "machine", "versions", "cases", "cold_start" and "memory") as markdown."""
     machine = report["machine"]
     lines = [
         "# hawqtvm against other INT8 engines",
@@ -23,6 +25,8 @@ def markdown(report: dict) -> str:
         lines += ["", *_latency(report["cases"])]
     if report["cold_start"]:
         lines += ["", *_cold_start(report["cold_start"])]
+    if report["memory"]:
+        lines += ["", *_memory(report["memory"])]
     return "\n".join(lines) + "\n"
 
 
@@ -64,6 +68,50 @@ def _cold_start(cold: dict) -> list[str]:
             found = summary(result["ms"])
             lines.append(f"| {name} | {found['median']:.0f} | {found['min']:.0f} | {found['count']} |")
     return lines
+
+
+def _memory(cases: list[dict]) -> list[str]:
+    lines = [
+        "Memory of a fresh process with one system, MB (10^6 bytes), medians. Peak: most resident at any time (VmHWM), "
+        "loading included. Libraries: resident with Python, numpy and the engine alone. Load adds: resident on top, "
+        "network loaded. Run adds: resident on top of that after inferences. Private: written and not shared, after "
+        "inferences, and what of it the network adds to the libraries. Disk: what running needs, weights of it, and "
+        "with the checkpoint that an artifact is verified with.",
+        "",
+        "| model | batch | threads | system | peak | libraries | load adds | run adds | private | network's | disk "
+        "| weights | all |",
+        "| --- | ---: | ---: | --- " + "| ---: " * 9 + "|",
+    ]
+    for case in cases:
+        for name, result in case["systems"].items():
+            row = [case["model"], str(case["batch"]), str(case["threads"]), name]
+            if result.get("failed") or not result["runs"]:
+                row += [f"failed: {_cell(result.get('failed', 'no samples'))}", *[MISSING] * 8]
+            else:
+                row += [_megabytes(size) for size in _sizes(result)]
+            lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
+def _sizes(result: dict) -> list[float | None]:
+    """A row of the memory table, bytes."""
+
+    def typical(stage: str, what: str, over: str | None = None) -> float:
+        return statistics.median(run[stage][what] - (run[over][what] if over else 0) for run in result["runs"])
+
+    return [
+        typical("ran", "peak"),
+        typical("imported", "rss"),
+        typical("loaded", "rss", over="imported"),
+        typical("ran", "rss", over="loaded"),
+        typical("ran", "private_dirty"),
+        typical("ran", "private_dirty", over="imported"),
+        *(result["disk"][key] for key in ("run", "weights", "all")),
+    ]
+
+
+def _megabytes(size: float | None) -> str:
+    return MISSING if size is None else f"{size / 1e6:.1f}"
 
 
 def _cell(text: str) -> str:

@@ -5,6 +5,9 @@ Commands and answers:
         e: the L2 distance to the float32 network's logits, as a share of their L2 norm
     {"do": "time", "count": n} -> {"ms": [n wall times of one inference]}
     {"do": "first", "engine", "path", "shape", "batch", "threads"} -> {"ready": true}   (load and one inference)
+    {"do": "memory", "engine", "path", "shape", "batch", "threads", "count": n} -> {"imported", "loaded", "ran"}
+        what the process holds with the engine's libraries alone, with the network, and after n inferences, each
+        {"rss", "private_dirty", "peak"} in bytes
     {"do": "quit"}
 A failure answers {"failed": reason}.
 """
@@ -16,7 +19,8 @@ import time
 
 import numpy as np
 
-from scripts.peers.engines import OPENERS
+from scripts.peers.engines import IMPORTERS, OPENERS
+from scripts.peers.proc import held
 
 
 class Worker:
@@ -50,6 +54,17 @@ class Worker:
         images = np.zeros(command["shape"], np.float32)
         np.asarray(OPENERS[command["engine"]](command["path"], command["batch"], command["threads"])(images))
         return {"ready": True}
+
+    def memory(self, command: dict) -> dict:
+        """What the libraries, the network and its inferences take; only a fresh process tells them apart."""
+        images = np.ones(command["shape"], np.float32)
+        IMPORTERS[command["engine"]]()
+        answer = {"imported": held()}
+        infer = OPENERS[command["engine"]](command["path"], command["batch"], command["threads"])
+        answer["loaded"] = held()
+        for _ in range(command["count"]):
+            infer(images)
+        return {**answer, "ran": held()}
 
 
 def main() -> None:

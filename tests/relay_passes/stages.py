@@ -11,6 +11,7 @@ from hawqtvm.qnn.model import Arithmetic, QuantizedModel
 from relay_passes.context import Context
 from relay_passes.emit import emit
 from relay_passes.executable import build
+from relay_passes.lift import EXPAND, lift
 from relay_passes.pipeline import REWRITES
 from relay_passes.schedule import Kernel, schedule
 from schedules.target import CpuTarget, find_target
@@ -71,7 +72,9 @@ def stages(context: Context) -> Iterator[tuple[str, tvm.IRModule]]:
     for rewrite in REWRITES:
         mod = rewrite(mod, context)
         yield rewrite.__name__, mod
-    yield "schedule", scheduled(mod, context)[0]
+    mod, _ = scheduled(mod, context)
+    yield "schedule", mod
+    yield "lift", lift(mod)
 
 
 def after(name: str, context: Context) -> tvm.IRModule:
@@ -86,7 +89,8 @@ def scheduled(mod: tvm.IRModule, context: Context) -> tuple[tvm.IRModule, list[K
 def run(mod: tvm.IRModule, codes: np.ndarray, target: dict | tvm.target.Target = UNOPTIMIZED) -> np.ndarray:
     """main's result on uint8 ``codes``, as :func:`hawqtvm.qnn.reference.logits` shapes it."""
     machine = relax.VirtualMachine(build(mod, tvm.target.Target(target)), tvm.cpu())
-    out = machine["main"](tvm.runtime.tensor(codes)).numpy()
+    weights = [machine[EXPAND]()] if EXPAND in {var.name_hint for var in mod.get_global_vars()} else []
+    out = machine["main"](tvm.runtime.tensor(codes), *weights).numpy()
     return out.reshape(out.shape[:2]) if out.shape[2:] == (1, 1) else out
 
 

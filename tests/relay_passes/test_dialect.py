@@ -25,6 +25,11 @@ def qnn_calls(mod) -> list[ir.Call]:
     return [b.value for b in bindings(mod) if dialect.is_qnn(b.value)]
 
 
+def tensor_types(var: relax.Var) -> list[relax.TensorType]:
+    """Of a variable that is a tensor or several."""
+    return list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
+
+
 def test_registering_again_does_nothing():
     dialect.register()
     before = sorted(map(str, ir.Op.list_op_names()))
@@ -59,8 +64,10 @@ def test_inferred_types_are_those_of_the_graph_and_of_the_kernels(net, stage):
         dims = dialect.out_dims(binding.value)
         if a["tensor"] in graph.tensors:
             assert dims == (context.batch, *graph.dims(a["tensor"]))
-        assert tuple(map(int, binding.var.ty.shape)) == a["out"].shape(dims)
-        assert str(binding.var.ty.dtype) == a["out"].dtype
+        written = [a[key] for key in ("out", "codes") if key in a]
+        for ty, fmt in zip(tensor_types(binding.var), written, strict=True):
+            assert tuple(map(int, ty.shape)) == fmt.shape(dims)
+            assert str(ty.dtype) == fmt.dtype
     legal = LegalizeOps()(mod)
     relax.analysis.well_formed(legal)
     assert not qnn_calls(legal)
@@ -69,9 +76,10 @@ def test_inferred_types_are_those_of_the_graph_and_of_the_kernels(net, stage):
             continue
         kernel = legal[binding.value.args[0]]
         assert isinstance(kernel, tirx.PrimFunc)
-        out = kernel.params[-1].ty
-        assert tuple(map(int, binding.var.ty.shape)) == tuple(map(int, out.shape))
-        assert str(binding.var.ty.dtype) == str(out.dtype)
+        types = tensor_types(binding.var)
+        for ty, out in zip(types, kernel.params[-len(types) :], strict=True):
+            assert tuple(map(int, ty.shape)) == tuple(map(int, out.ty.shape))
+            assert str(ty.dtype) == str(out.ty.dtype)
 
 
 @pytest.mark.parametrize("stage", ["emit", "layout"])

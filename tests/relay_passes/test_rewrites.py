@@ -5,17 +5,20 @@ from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 
+from hawqtvm.qnn import reference
 from hawqtvm.qnn.formats import Format
 from hawqtvm.qnn.packing import pack_words
 from relay_passes import attributes
 from relay_passes.pipeline import lower
 from relay_passes.rewrite import bindings
 from schedules.dispatch import choose, io_layouts
+from schedules.workload import Elementwise
 from tests.nets import NETS, quantized
-from tests.relay_passes.stages import after, context_of, mixed_plan, model_of, net_context
+from tests.relay_passes.stages import after, context_of, input_codes, mixed_plan, model_of, net_context, run
 
 LAYERS = ("qnn.conv2d", "qnn.dense")
 REFORMATS = ("qnn.pack", "qnn.unpack", "qnn.layout_transform")
@@ -40,7 +43,20 @@ def formats(call: ir.Call) -> list[Format]:
     """Of every activation that the operator reads or writes."""
     a = attributes.read(call)
     texts = [attributes.parse_format(text) for text in a.get("x_formats", ())]
-    return [*texts, *(a[key] for key in ("x", "residual", "out") if key in a)]
+    return [*texts, *(a[key] for key in ("x", "residual", "out", "codes") if key in a)]
+
+
+def stored(mod) -> dict[relax.Var, Format]:
+    """How every tensor that an operator makes is stored, the one of several that a variable takes too."""
+    found: dict[relax.Var, Format] = {}
+    made = dict(calls(mod))
+    for binding in bindings(mod):
+        value, key = binding.value, "out"
+        if isinstance(value, relax.TupleGetItem):
+            value, key = made[value.tuple_value], ("out", "codes")[value.index]
+        if isinstance(value, ir.Call):
+            found[binding.var] = attributes.read(value)[key]
+    return found
 
 
 def layers(mod) -> dict[str, ir.Call]:
@@ -95,7 +111,8 @@ def test_assign_bits_of_eight_changes_nothing():
 def test_no_float_after_dyadic(net, stage):
     mod = after(stage, net_context(net, 4))
     for var, call in calls(mod):
-        assert str(var.ty.dtype) in ("uint8", "int16", "int32"), var
+        for ty in var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]:
+            assert str(ty.dtype) in ("uint8", "int16", "int32"), var
         assert all(array.dtype in (np.int8, np.int32) for array in constants(call)), var
 
 
@@ -148,6 +165,61 @@ def test_fuse_drops_a_requantization_that_changes_nothing():
         assert mod == (set() if dropped else before), (bits, residual)
 
 
+@pytest.mark.parametrize("residual", ["int16", "uint8", "int32"])
+@pytest.mark.parametrize("net", NETS)
+def test_second_output_takes_each_requantization_of_a_convolution(net, residual):
+    context = net_context(net, 4, residual)
+    before, mod = (after(stage, context) for stage in ("fuse", "second_output"))
+    makers, wanted = dict(calls(before)), {}
+    for _, call in calls(before, "qnn.requantize"):
+        source = makers.get(call.args[0])
+        if source is not None and source.op.name == "qnn.conv2d":
+            wanted.setdefault(attributes.read(source)["tensor"], attributes.read(call)["tensor"])
+    found = {a["tensor"]: a["codes_tensor"] for a in map(attributes.read, layers(mod).values()) if "codes" in a}
+    assert found == wanted
+    assert bool(wanted) == (net in ("residual", "branches"))
+    assert set(by_tensor(mod)) == set(by_tensor(before)) - set(wanted.values())
+    codes = input_codes(context)
+    np.testing.assert_array_equal(run(mod, codes), run(before, codes))
+
+
+class ReadTwice(nn.Module):
+    """A sum that an add reads, a layer, and two concats, one of them as a branch of its own scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+        self.left, self.right, self.head = nn.Conv2d(8, 8, 1), nn.Conv2d(16, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        joined = torch.cat([x, self.left(x)], 1)
+        return self.head(self.body(x) + x + self.right(joined))
+
+
+def test_a_convolution_has_one_second_output():
+    context = context_of(quantized(ReadTwice(), (3, 4, 4)), 4, "uint8")
+    mod = after("second_output", context)
+    (source,) = (call for _, call in calls(mod, "qnn.conv2d") if attributes.read(call)["tensor"] == "stem")
+    others = [attributes.read(call)["tensor"] for _, call in calls(mod, "qnn.requantize")]
+    assert len(others) == 1 and "codes" in attributes.read(source)
+    codes = input_codes(context)
+    wanted = reference.logits(context.arithmetic, codes)
+    np.testing.assert_array_equal(run(lower(context)[0], codes), wanted)
+
+
+def test_second_output_is_read_with_its_own_numbers():
+    """Of the requantization it replaces, none is lost or mixed up with the convolution's."""
+    context = net_context("residual", 4, "uint8")
+    before, mod = (after(stage, context) for stage in ("fuse", "second_output"))
+    wanted = {attributes.read(c)["tensor"]: attributes.workload(c) for _, c in calls(before, "qnn.requantize")}
+    fused = [call for call in layers(mod).values() if "codes" in attributes.read(call)]
+    assert fused
+    for call in fused:
+        old, codes = wanted[attributes.read(call)["codes_tensor"]], attributes.workload(call).epilogue.codes
+        assert old == Elementwise(old.dims, (codes.y,), codes.out, codes.zero_point, codes.lo, codes.hi)
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_pack_makes_words_of_all_four_bits(net):
     model = model_of(net)
@@ -175,7 +247,7 @@ def test_pack_makes_words_of_all_four_bits(net):
 def test_layout_converts_each_tensor_once_and_only_where_layouts_differ(net, bits, target):
     context = net_context(net, bits, target=target)
     mod = after("layout", context)
-    made = dict(calls(mod))
+    made, held = dict(calls(mod)), stored(mod)
     result = bindings(mod)[-1].value
     read = {result}.union(*({x for x in call.args if isinstance(x, relax.Var)} for call in made.values()))
     done = Counter()
@@ -192,7 +264,7 @@ def test_layout_converts_each_tensor_once_and_only_where_layouts_differ(net, bit
         x_layout, out_layout = io_layouts(workload)
         inputs = [x for x in call.args if not attributes.is_constant(x)]
         for number, x in enumerate(inputs):
-            given = attributes.read(made[x])["out"].layout if x in made else "NCHW"
+            given = held[x].layout if x in held else "NCHW"
             is_residual = "residual" in a and number == len(inputs) - 1
             assert given == (out_layout if is_residual else x_layout)
     assert max(done.values(), default=0) <= 1
@@ -204,7 +276,7 @@ def test_schedule_names_its_kernels(net):
     context = net_context(net, 4)
     mod, kernels = lower(context)
     graph = model_of(net).graph
-    functions = {var.name_hint: f for var, f in mod.functions.items() if var.name_hint != "main"}
+    functions = {var.name_hint: f for var, f in mod.functions.items() if isinstance(f, tirx.PrimFunc)}
     assert sorted(k.name for k in kernels) == sorted(functions)
     assert all(functions[k.name].attrs["layer"] == k.layer for k in kernels)
     assert len({k.tensor for k in kernels}) == len(kernels)

@@ -101,6 +101,20 @@ def test_trace_copies_every_layer(model, codes):
     np.testing.assert_array_equal(stored["scale"], codes * np.uint8(3))
 
 
+def test_trace_takes_two_outputs_from_the_last_two_arguments(artifact, codes):
+    rows = [
+        {"name": "scale", "kernel": "hawq_scale"},
+        {"name": "copy", "kernel": "hawq_total", "second_output": {"tensor": "sums"}},
+    ]
+    write_manifest(artifact, layers=rows)
+    model = load(artifact)
+    stored = model.trace(codes)
+    assert list(stored) == ["scale", "copy", "sums"]
+    np.testing.assert_array_equal(stored["copy"], stored["scale"])
+    np.testing.assert_array_equal(stored["sums"], reference(codes))
+    assert list(model.profile(codes, repeats=1)) == ["scale", "copy"]
+
+
 def test_profile_and_measure(model, codes):
     seconds = model.profile(codes, repeats=4)
     assert list(seconds) == ["scale", "total"]

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from hawqtvm.qnn.formats import Format
-from schedules.workload import Epilogue, Rescaled
+from schedules.workload import Epilogue, Requantized, Rescaled
 
 WIDE = 2**24  # int32 codes are clipped to this
 BLOCKED = "NCHW16c"
@@ -58,11 +58,25 @@ def epilogues(draw, outputs=tuple(OUTPUTS)) -> Epilogue | None:
     return Epilogue(out, zero, lo, hi, draw(st.sampled_from([24, 31, 32, 33, 34, 38])), residual)
 
 
-def layer_constants(draw, rng, epilogue: Epilogue | None, weight: np.ndarray, most: int, kind: str):
-    """Bias, ``b`` and ``c``; the bias brings accumulators near +-2**30 when asked, never past int32."""
+@st.composite
+def requantized(draw, y: Format, outputs) -> Requantized:
+    """Codes ``y`` in another format, most often over about its whole range, so that every code occurs."""
+    out = draw(st.sampled_from(outputs))
+    (low, high), (least, most) = code_limits(y), code_limits(out)
+    whole = 31 + round(np.log2((high - low) / (most - least)))
+    c = draw(st.integers(whole - 1, whole + 2) | st.sampled_from([max(4, whole - 8), 24, 33, 40]))
+    zero = 0 if y.code == "int32" else draw(st.sampled_from([0, low, high, 100]))
+    lo = least + draw(st.sampled_from([0, 0, 2]))
+    hi = most - draw(st.sampled_from([0, 0, 1]))
+    operand = Rescaled(y, zero, draw(multipliers()), max(4, c))
+    return Requantized(operand, out, draw(st.sampled_from([0, 0, 8, -3])), lo, hi)
+
+
+def layer_constants(draw, rng, epilogue: Epilogue | None, weight: np.ndarray, most: int, kind: str, limit: int = 2**30):
+    """Bias, ``b`` and ``c``; the bias brings accumulators near +-``limit`` when asked, never past it."""
     out_channels = weight.shape[0]
     reach = int(np.abs(weight.astype("int64")).reshape(out_channels, -1).sum(1).max(initial=0)) * most
-    extent = draw(st.sampled_from([0, 1000, 2**30 - reach]))
+    extent = draw(st.sampled_from([0, 1000, limit - reach]))
     bias = fill(rng, kind if kind in ("random", "ends") else "random", -extent, extent, out_channels).astype("int32")
     if epilogue is None:
         return bias, None, None

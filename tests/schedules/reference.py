@@ -7,7 +7,7 @@ import torch
 import tvm
 
 from schedules.target import find_target
-from schedules.workload import AvgPool2d, Conv2d, Elementwise, Epilogue, MaxPool2d, Rescaled
+from schedules.workload import AvgPool2d, Conv2d, Elementwise, Epilogue, MaxPool2d, Requantized, Rescaled
 
 VNNI = find_target("avx512-vnni")
 TARGET = {"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["+avx512vnni"], "num-cores": 2}
@@ -32,6 +32,10 @@ def finish(acc: np.ndarray, epilogue: Epilogue | None, b, c, residual=None) -> n
     if epilogue.residual:
         y = y + rescale_operand(residual, epilogue.residual)
     return np.clip(y + epilogue.zero_point, epilogue.lo, epilogue.hi)
+
+
+def requantize(codes: np.ndarray, wanted: Requantized) -> np.ndarray:
+    return np.clip(rescale_operand(codes, wanted.y) + wanted.zero_point, wanted.lo, wanted.hi)
 
 
 def windows_padded(x: np.ndarray, padding, value: int) -> np.ndarray:
@@ -90,9 +94,24 @@ def compile_kernel(func, target=TARGET):
 
 def run(func, inputs: list[np.ndarray], out_shape, out_dtype: str, target=TARGET) -> np.ndarray:
     """The output of a kernel; its memory holds a pattern before, so that what is not written shows."""
-    out = tvm.runtime.tensor(np.full(out_shape, 0x5A, out_dtype))
-    compile_kernel(func, target)["main"](*(tvm.runtime.tensor(array) for array in inputs), out)
-    return out.numpy()
+    return run_outputs(func, inputs, [(out_shape, out_dtype)], target)[0]
+
+
+def run_outputs(func, inputs: list[np.ndarray], outputs: list[tuple], target=TARGET) -> list[np.ndarray]:
+    """As :func:`run` of a kernel with several outputs, of these shapes and dtypes."""
+    out = [tvm.runtime.tensor(np.full(shape, 0x5A, dtype)) for shape, dtype in outputs]
+    compile_kernel(func, target)["main"](*(tvm.runtime.tensor(array) for array in inputs), *out)
+    return [tensor.numpy() for tensor in out]
+
+
+def expand(functions: list, stored: list[np.ndarray], target=TARGET) -> list[np.ndarray]:
+    """A layer's constants as its kernel takes them; what an expansion does not write shows."""
+
+    def expanded(function, array):
+        out = function.params[-1]
+        return run(function, [array], tuple(map(int, out.shape)), str(out.dtype), target)
+
+    return [a if f is None else expanded(f, a) for f, a in zip(functions, stored, strict=True)]
 
 
 def with_garbage(stored: np.ndarray, format, channels: int) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The direct convolution against int64, over shapes, formats, epilogues and extreme values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cases import INPUTS, VALUES, code_limits, epilogues, fill, layer_constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from levels import run
-from reference import conv2d, finish, with_garbage
+from reference import conv2d, expand, finish, with_garbage
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct
@@ -53,7 +55,8 @@ def outcome(level, config, workload: Conv2d, x, weight, bias, b, c, residual):
     """Codes of the kernel and of the reference."""
     epilogue = workload.epilogue
     inputs = [with_garbage(workload.x.store(x), workload.x, workload.in_channels)]
-    inputs += conv2d_direct.constants(config, workload, weight, bias, b, c)
+    stored = conv2d_direct.constants(config, workload, weight, bias, b, c)
+    inputs += expand(conv2d_direct.expand(config, workload), stored, level.tvm)
     inputs += [epilogue.residual.format.store(residual)] if residual is not None else []
     out = epilogue.out if epilogue else Format("int32", "NCHW16c")
     stored = run(conv2d_direct.build(config, workload, level), inputs, out.shape(workload.out_dims), out.dtype, level)
@@ -140,7 +143,7 @@ def test_refusals_have_reasons():
     workload = layer(epilogue=None)
     good = conv2d_direct.default(workload, VNNI, 1)
     assert conv2d_direct.check(good, workload, VNNI) is None
-    for change in ({"col_tile": 99}, {"oc_tile": 3}, {"images": 2}, {"rows": 99}):
+    for change in ({"col_tile": 99}, {"oc_tile": 3}, {"images": 2}, {"rows": 99}, {"expanded": True}):
         assert conv2d_direct.check(good.__class__(**{**good.__dict__, **change}), workload, VNNI)
     assert conv2d_direct.check(good, layer(x=STEM), VNNI)
     assert conv2d_direct.formats(Conv2d(**{**workload.__dict__, "groups": 2}), VNNI) is None
@@ -152,3 +155,15 @@ def test_shift_below_the_promised_least_is_refused():
     numbers = np.full(32, 2**30, "int32")
     with pytest.raises(ValueError, match="shifts 39..39"):
         conv2d_direct.constants(config, workload, np.zeros((32, 32, 1, 1), "int8"), numbers, numbers, np.full(32, 39))
+
+
+def test_weights_are_stored_packed_however_the_kernel_reads_them():
+    workload = layer(bits=4)
+    good = conv2d_direct.default(workload, VNNI, 1)
+    weight = np.random.default_rng(0).integers(-8, 8, (32, 32, 1, 1)).astype("int8")
+    both = [replace(good, expanded=expanded) for expanded in (False, True)]
+    assert set(both) <= set(conv2d_direct.space(workload, VNNI, 1))
+    stored = [conv2d_direct.constants(config, workload, weight, np.zeros(32, "int32"))[0] for config in both]
+    np.testing.assert_array_equal(*stored)
+    assert stored[0].nbytes == weight.size // 2
+    assert not any(config.expanded for config in conv2d_direct.space(layer(bits=8), VNNI, 1))

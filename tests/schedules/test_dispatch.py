@@ -8,7 +8,18 @@ from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable
 from schedules.dispatch import choose, io_layouts, with_layouts
 from schedules.target import find_target
-from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, Epilogue, MaxPool2d, Reformat, Rescaled
+from schedules.workload import (
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Dense,
+    Elementwise,
+    Epilogue,
+    MaxPool2d,
+    Reformat,
+    Requantized,
+    Rescaled,
+)
 
 LEVELS = [find_target(name) for name in ("avx512-vnni", "avx-vnni", "avx2")]
 VNNI = LEVELS[0]
@@ -18,13 +29,15 @@ X, WIDE = Format("uint8"), Format("int16")
 EPILOGUE = Epilogue(X, 0, 0, 255, 34, Rescaled(WIDE, 0, 2**30, 31))
 CONV = Conv2d(1, 32, 6, 6, 32, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, X, 0, 8, EPILOGUE)
 STEM = replace(CONV, in_channels=3)
+CODES = Requantized(Rescaled(X, 3, 2**30, 34), Format("uint4", packed=True), 1, 0, 15)
+TWICE = replace(CONV, epilogue=replace(EPILOGUE, codes=CODES))
 DENSE = Dense(1, 32, 10, X, 8, replace(EPILOGUE, residual=None))
 ADD = Elementwise(DIMS, (Rescaled(WIDE, 0, 2**30, 31), Rescaled(X, 3, 2**30, 31)), X, 0, 0, 255)
 MAX = MaxPool2d(DIMS, X, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1))
 AVERAGE = AvgPool2d(DIMS, X, 0, (6, 6), (1, 1), (0, 0, 0, 0), 2**30, 36, X, 0, 0, 255)
 CONCAT = Concat((DIMS, DIMS), X, X)
 REFORMAT = Reformat(DIMS, X, Format("uint8", "NCHW16c"))
-ALL = [CONV, STEM, DENSE, ADD, MAX, AVERAGE, CONCAT, REFORMAT]
+ALL = [CONV, TWICE, STEM, DENSE, ADD, MAX, AVERAGE, CONCAT, REFORMAT]
 BLOCKED = ("NCHW16c", "NCHW16c")
 
 
@@ -32,12 +45,13 @@ BLOCKED = ("NCHW16c", "NCHW16c")
     ("workload", "schedule", "layouts"),
     [
         (CONV, conv2d_direct, BLOCKED),
+        (TWICE, conv2d_direct, BLOCKED),
         (STEM, conv2d_direct, ("NCHW", "NCHW16c")),
         (DENSE, dense, BLOCKED),
         (MAX, pool, BLOCKED),
         (AVERAGE, pool, BLOCKED),
     ],
-    ids=["conv", "stem", "dense", "max", "average"],
+    ids=["conv", "two outputs", "stem", "dense", "max", "average"],
 )
 @pytest.mark.parametrize("layout", ["NCHW", "NCHW16c"])
 @pytest.mark.parametrize("target", LEVELS, ids=lambda target: target.name)
@@ -116,6 +130,9 @@ def test_with_layouts_changes_layouts_only(workload):
         assert with_layouts(laid, *io_layouts(workload)) == workload
         if workload is CONV:
             assert laid.epilogue.residual.format.layout == out_layout
+        if workload is TWICE:
+            codes = laid.epilogue.codes
+            assert {codes.y.format.layout, codes.out.layout} == {out_layout}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])

@@ -15,11 +15,15 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.peers import __main__ as cli  # noqa: E402
 from scripts.peers import build as builder  # noqa: E402
+from scripts.peers.engines import IMPORTERS, OPENERS  # noqa: E402
 from scripts.peers.measure import cold_starts, measure_case  # noqa: E402
+from scripts.peers.memory import disk_size, memory_case  # noqa: E402
+from scripts.peers.proc import held  # noqa: E402
 from scripts.peers.process import Process, SystemFailed  # noqa: E402
 from scripts.peers.stats import ratio_by_round, summary  # noqa: E402
 from scripts.peers.systems import SYSTEMS, Build, Case  # noqa: E402
 from scripts.peers.table import markdown  # noqa: E402
+from scripts.peers.worker import Worker  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +68,7 @@ def report(**changes):
             }
         ],
         "cold_start": None,
+        "memory": [],
         **changes,
     }
 
@@ -97,6 +102,86 @@ def test_the_cold_start_table():
     assert "IQR" not in text
 
 
+def stages(*megabytes):
+    """A worker's answer, from (rss, private_dirty, peak) of each stage."""
+    names = ("rss", "private_dirty", "peak")
+    bytes_of = [dict(zip(names, (1e6 * m for m in stage), strict=True)) for stage in megabytes]
+    return dict(zip(("imported", "loaded", "ran"), bytes_of, strict=True))
+
+
+def test_the_memory_table():
+    runs = [stages((70, 30, 71), (100, 55, 104), (110, 66, 120 + extra)) for extra in (0, 1, 50)]
+    disk = {"run": 26.5e6, "weights": None, "all": 90e6}
+    case = {
+        "model": "resnet50",
+        "batch": 8,
+        "threads": 1,
+        "systems": {"hawqtvm-int8": {"runs": runs, "disk": disk}, "openvino": {"runs": [], "failed": "no"}},
+    }
+    lines = markdown(report(cases=[], memory=[case])).splitlines()
+    said = "| resnet50 | 8 | 1 | hawqtvm-int8 | 121.0 | 70.0 | 30.0 | 10.0 | 66.0 | 36.0 | 26.5 | – | 90.0 |"
+    assert said in lines
+    assert any(line.startswith("| resnet50 | 8 | 1 | openvino | failed: no |") for line in lines)
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_what_a_network_takes_on_disk(tmp_path):
+    artifact = tmp_path / "artifact"
+    (artifact / "reference").mkdir(parents=True)
+    (artifact / "model.so").write_bytes(bytes(1000))
+    (artifact / "reference" / "layers").write_bytes(bytes(5000))
+    manifest = '{"library": "model.so", "size": {"weights": 300}}'
+    (artifact / "manifest.json").write_text(manifest)
+    run = 1000 + len(manifest)
+    assert disk_size("hawqtvm", artifact) == {"run": run, "weights": 300, "all": run + 5000}
+    for name, size in (("a.onnx", 40), ("a.xml", 50), ("a.bin", 60)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert disk_size("onnxruntime", tmp_path / "a.onnx") == {"run": 40, "weights": None, "all": 40}
+    assert disk_size("openvino", tmp_path / "a.xml") == {"run": 110, "weights": 60, "all": 110}
+
+
+def test_a_worker_tells_the_memory_of_its_stages(monkeypatch):
+    size, calls, blocks = 32 << 20, [], []
+
+    def hold():
+        blocks.append(np.ones(size, np.uint8))
+
+    def infer(images):
+        calls.append(images.shape)
+        if len(calls) == 1:
+            hold()
+
+    monkeypatch.setitem(IMPORTERS, "fake", hold)
+    monkeypatch.setitem(OPENERS, "fake", lambda *_: hold() or infer)
+    before = held()["rss"]
+    command = {"engine": "fake", "path": "", "shape": [1, 1, 8, 8], "batch": 1, "threads": 1, "count": 3}
+    answer = Worker().memory(command)
+    assert calls == [(1, 1, 8, 8)] * 3
+    for stage, number in (("imported", 1), ("loaded", 2), ("ran", 3)):
+        assert answer[stage]["rss"] - before == pytest.approx(number * size, rel=0.1)
+        assert answer[stage]["peak"] >= answer[stage]["rss"] >= answer[stage]["private_dirty"] >= number * size
+
+
+def test_memory_of_systems_that_fail(tmp_path):
+    case, build = Case("resnet18", 1, 1), Build(tmp_path, "x")
+    network = build.network("onnxruntime", case)
+    network.parent.mkdir(parents=True)
+    network.write_bytes(b"no network")
+    why = {"onnxruntime": "", "openvino": "not built: why"}
+    found = memory_case(case, why, build, (1, 8, 8), 1, lambda text: None)
+    assert found["systems"]["openvino"] == {"runs": [], "failed": "not built: why"}
+    assert found["systems"]["onnxruntime"]["failed"]
+
+
+def test_each_mode_has_its_defaults(tmp_path):
+    usual, memory = cli._parse(["--out", str(tmp_path)]), cli._parse(["--memory", "--out", str(tmp_path)])
+    assert usual.models == ["resnet18", "resnet50"] and usual.threads == [1, 2] and usual.systems == list(SYSTEMS)
+    assert memory.models == ["resnet50"] and memory.threads == [1] and memory.batches == [1, 8]
+    assert "hawqtvm-int8-int16" not in memory.systems and {"onnxruntime", "openvino"} < set(memory.systems)
+    asked = cli._parse(["--memory", "--models", "resnet18", "--threads", "2", "--out", str(tmp_path)])
+    assert asked.models == ["resnet18"] and asked.threads == [2]
+
+
 def test_options_refuse_what_they_do_not_know(capsys):
     for wrong in (
         ["--systems", "tflite"],
@@ -104,6 +189,7 @@ def test_options_refuse_what_they_do_not_know(capsys):
         ["--threads", "1,x"],
         ["--models", "vgg"],
         ["--rounds", "0"],
+        ["--memory", "--cold-start"],
     ):
         with pytest.raises(SystemExit) as caught:
             cli.main(wrong)
@@ -189,10 +275,8 @@ def test_the_worker_does_not_import_torch():
 
 
 def test_every_system_has_an_engine_and_a_builder():
-    from scripts.peers.engines import OPENERS
-
     engines = {system.engine for system in SYSTEMS.values()}
-    assert engines == set(OPENERS)
+    assert engines == set(OPENERS) == set(IMPORTERS)
     assert engines | {"onnx"} == set(builder.BUILDERS)
 
 

@@ -1,0 +1,136 @@
+"""Which configs of the bilinear convolution are legal or worth trying, and an estimate of the cycles they take."""
+
+from dataclasses import replace
+from itertools import product
+
+from schedules.cpu.winograd_geometry import Config, Geometry, geometry
+from schedules.workload import Conv2d
+
+REGISTERS = 28  # accumulators; the other four hold weights and the broadcast combinations
+COMBINED_BYTES = (16 * 1024, 64 * 1024, 400 * 1024)
+PLANES_BYTES = 128 * 1024  # of accumulators in memory when they share weights
+STAGED_BYTES = 1024 * 1024
+LATENCY = 5
+LOADS_PER_CYCLE = 1.8
+NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
+FAR_BYTES_PER_CYCLE = 11  # from beyond it, prefetched
+
+
+def check(config: Config, workload: Conv2d) -> str | None:
+    geo = geometry(config, workload)
+    if config.tile_rows * config.tile_columns * config.oc_tile > REGISTERS:
+        return f"more than {REGISTERS} accumulators"
+    rows, columns = geo.rows.segments[0].tiles, geo.columns.segments[0].tiles
+    if not config.tile_rows <= config.band <= rows or config.tile_columns > columns:
+        return "a register tile or band is larger than the output"
+    if config.tile_rows > 1 and config.tile_columns < columns:
+        return "a register tile of several rows has all their columns"
+    if workload.batch % config.images:
+        return "images must divide the batch"
+    if geo.out_blocks % (config.oc_tile * config.oc_groups):
+        return "oc_tile * oc_groups must divide the output's channel blocks"
+    if config.repeat > config.combined or config.combined > geo.regions[0].slabs:
+        return "repeat at most combined, combined at most all register tiles"
+    return _check_split(config, workload, geo) if config.split else None
+
+
+def _check_split(config: Config, workload: Conv2d, geo: Geometry) -> str | None:
+    if len(geo.rows.segments) == len(geo.columns.segments) == 1:
+        return "nothing to split: the output's height and width are even"
+    if config.band < geo.rows.segments[0].tiles:
+        return "a split task has all rows of its images"
+    for axis, extent, before, outputs in zip(
+        (geo.rows, geo.columns),
+        (workload.height, workload.width),
+        workload.padding[:2],
+        workload.out_dims[2:],
+        strict=True,
+    ):
+        inside = outputs - 1 + 2 - before < extent
+        if axis.stride == 1 and len(axis.segments) > 1 and (inside or workload.x_zero_point):
+            return "the last tap of the last output must fall on padding of 0"
+    return None
+
+
+def space(workload: Conv2d, threads: int) -> list[Config]:
+    """Register tiles that keep the multipliers busy, times the ways to cut the work so that it stays near."""
+    configs = []
+    _, _, height, width = workload.out_dims
+    for split in (False, True):
+        rows, columns = (max(1, extent // 2 if split else -(-extent // 2)) for extent in (height, width))
+        for (tile_rows, tile_columns, oc_tile), band, images in product(
+            _register_tiles(rows, columns, -(-workload.out_channels // 16)),
+            sorted({-(-rows // parts) for parts in (1, 2, 4, 8)}),
+            _divisors(workload.batch),
+        ):
+            one = Config(tile_rows, tile_columns, oc_tile, 1, 1, band, images, 1, split)
+            if check(one, workload):
+                continue
+            geo = geometry(one, workload)
+            if images > 1 and geo.staged_bytes > STAGED_BYTES:
+                continue
+            configs += _shared(one, geo, threads)
+    return [config for config in configs if check(config, workload) is None]
+
+
+def _shared(one: Config, geo: Geometry, threads: int):
+    """The config with the numbers of register tiles and output channels that may share what is combined."""
+    region, groups = geo.regions[0], geo.out_blocks // one.oc_tile
+    slab = geo.combined_bytes(region)
+    planes = region.planes * region.slab_tiles * one.oc_tile * 64
+    together = {_even(region.slabs, size // slab) for size in COMBINED_BYTES}
+    for combined, parts in product(sorted(together), sorted({1, threads, 2 * threads})):
+        if groups % parts == 0:
+            for repeat in sorted({_even(combined, most) for most in (1, 2, 4, PLANES_BYTES // planes)}):
+                yield replace(one, combined=combined, repeat=repeat, oc_groups=groups // parts)
+
+
+def _even(total: int, most: int) -> int:
+    """The size of at most ``most`` that cuts ``total`` into the fewest pieces, evenly."""
+    return -(-total // -(-total // max(1, min(most, total))))
+
+
+def _register_tiles(rows: int, columns: int, blocks: int):
+    """Even cuts of a row of tiles, or whole rows if they are short, with 12 accumulators or more where there are."""
+    for oc_tile in (size for size in _divisors(blocks) if size <= 4):
+        most = REGISTERS // oc_tile
+        least = min(12 // oc_tile, rows * columns)
+        if columns <= most:
+            for tile_rows in range(1, min(rows, most // columns) + 1):
+                if tile_rows * columns >= least:
+                    yield tile_rows, columns, oc_tile
+        for size in {-(-columns // parts) for parts in range(2, columns + 1)}:
+            if least <= size <= most:
+                yield 1, size, oc_tile
+
+
+def cycles(config: Config, workload: Conv2d, threads: int) -> float:
+    """Estimated cycles of the busiest thread on a core with two 512-bit dot products a cycle."""
+    geo = geometry(config, workload)
+    depth = geo.in_blocks * 4
+    total = geo.staged_bytes / 16
+    residual = 2.5 if workload.epilogue and workload.epilogue.residual else 0
+    for region in geo.regions:
+        tiles, oc_tile = region.slab_tiles, config.oc_tile
+        vectors = region.slab_rows * -(-region.slab_columns // geo.vector_pixels)
+        total += region.slabs * geo.slices * vectors * 3 * region.products
+        step = max(tiles * oc_tile / 2, LATENCY, (tiles + oc_tile) / LOADS_PER_CYCLE)
+        step += 4 * max(0, tiles * oc_tile + oc_tile + 1 - 32)  # of vectors that registers cannot hold
+        reduce = region.products * depth * step + region.planes * (tiles * oc_tile + 12)
+        values = region.rows.algorithm.outputs * region.columns.algorithm.outputs
+        finish = tiles * oc_tile * (region.planes * 1.25 + values * (4 + residual) + 4)
+        total += region.slabs * config.oc_groups * (reduce + finish)
+        # weights come from the second-level cache for every pass, from farther when that cannot hold them
+        weights = region.products * depth * oc_tile * 64
+        passes = region.slabs / min(config.repeat, geo.combined_slabs(region))
+        total += config.oc_groups * passes * weights / 48
+        rounds = -(-region.slabs // geo.combined_slabs(region))
+        rounds = rounds if config.oc_groups * weights > NEAR else 1
+        total += config.oc_groups * rounds * weights / FAR_BYTES_PER_CYCLE
+    tasks = workload.batch // config.images * -(-geo.rows.segments[0].tiles // config.band)
+    tasks *= geo.out_blocks // config.oc_tile // config.oc_groups
+    return -(-tasks // threads) * total
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

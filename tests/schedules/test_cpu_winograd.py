@@ -1,0 +1,200 @@
+"""Winograd convolutions against int64, over shapes, formats, epilogues, ways to cut the work and extreme values."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import VALUES, code_limits, fill, layer_constants
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from reference import conv2d, expand, finish, run, with_garbage
+from winograd_cases import STRIDES, VNNI, configs, workloads
+
+from hawqtvm.qnn.formats import Format
+from schedules.cpu import winograd
+from schedules.cpu.winograd_geometry import Config
+from schedules.workload import Conv2d, Epilogue
+
+pytestmark = pytest.mark.usefixtures("needs_vnni")
+CODES = Format("uint4", "NCHW16c")
+PACKED = Format("uint4", "NCHW16c", packed=True)
+SUMS = Epilogue(Format("int32", "NCHW16c"), 0, -(2**24), 2**24, 30)  # with b = 2**30, c = 30 the accumulator itself
+
+
+def outcome(config, workload: Conv2d, x, weight, bias, b, c, residual=None):
+    """Codes of the kernel and of the reference."""
+    epilogue = workload.epilogue
+    inputs = [with_garbage(workload.x.store(x), workload.x, workload.in_channels)]
+    stored = winograd.constants(config, workload, weight, bias, b, c)
+    inputs += expand(winograd.expand(config, workload), stored)
+    inputs += [epilogue.residual.format.store(residual)] if residual is not None else []
+    out = epilogue.out
+    stored = run(winograd.build(config, workload, VNNI), inputs, out.shape(workload.out_dims), out.dtype)
+    wanted = finish(conv2d(x, weight, bias, workload), epilogue, b, c, residual)
+    return out.load(stored, workload.out_channels), wanted
+
+
+def values(rng, kind: str, workload: Conv2d) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and weights."""
+    x = fill(rng, kind, *workload.x.limits, workload.x_dims)
+    shape = (workload.out_channels, workload.in_channels, *workload.kernel)
+    return x, fill(rng, kind, -8, 7, shape, other=True).astype("int8")
+
+
+GIVEN = given(st.data(), workloads(), st.sampled_from(VALUES), st.integers(0, 2**32))
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # an example takes seconds to compile, shrinking one minutes
+
+
+@settings(max_examples=20, deadline=None, phases=PHASES)
+@GIVEN
+def test_equals_int64(data, workload, kind, seed):
+    assert_equals_int64(data, workload, kind, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, phases=PHASES)
+@GIVEN
+def test_equals_int64_in_many_cases(data, workload, kind, seed):
+    assert_equals_int64(data, workload, kind, seed)
+
+
+def assert_equals_int64(data, workload: Conv2d, kind: str, seed: int):
+    rng = np.random.default_rng(seed)
+    threads = data.draw(st.sampled_from([1, 2, 3]))
+    config = data.draw(configs(workload, threads) | st.just(winograd.default(workload, VNNI, threads)))
+    assert winograd.check(config, workload, VNNI) is None
+    x, weight = values(rng, kind, workload)
+    limit = (2**31 - 1) >> workload.headroom
+    bias, b, c = layer_constants(data.draw, rng, workload.epilogue, weight, workload.x.limits[1], kind, limit)
+    residual = None
+    if workload.epilogue.residual:
+        residual = fill(rng, kind, *code_limits(workload.epilogue.residual.format), workload.out_dims)
+    got, wanted = outcome(config, workload, x, weight, bias, b, c, residual)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def layer(channels=20, size=(9, 11), out_channels=40, batch=2, strides=(1, 1), x=PACKED, epilogue=SUMS) -> Conv2d:
+    return Conv2d(
+        batch=batch,
+        in_channels=channels,
+        height=size[0],
+        width=size[1],
+        out_channels=out_channels,
+        kernel=(3, 3),
+        strides=strides,
+        padding=(1, 1, 1, 1),
+        dilation=(1, 1),
+        groups=1,
+        x=x,
+        x_zero_point=0,
+        weight_bits=4,
+        epilogue=epilogue,
+        headroom=2,
+    )
+
+
+def assert_sums_equal(config, workload: Conv2d, kind: str):
+    """The accumulators to the last bit: a code of 4 bits hides small errors."""
+    rng = np.random.default_rng(workload.in_channels)
+    x, weight = values(rng, kind, workload)
+    out_channels = workload.out_channels
+    bias = rng.integers(-1000, 1000, out_channels).astype("int32")
+    b, c = np.full(out_channels, 2**30, "int32"), np.full(out_channels, 30, "int32")
+    got, wanted = outcome(config, workload, x, weight, bias, b, c)
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(got, conv2d(x, weight, bias, workload))
+
+
+def accumulators(config) -> int:
+    return config.tile_rows * config.tile_columns * config.oc_tile
+
+
+@pytest.mark.parametrize(("split", "x"), [(False, CODES), (True, PACKED)], ids=["whole, codes", "split, packed"])
+@pytest.mark.parametrize("strides", STRIDES, ids=str)
+def test_every_bit_of_the_accumulators(strides, x, split):
+    workload = layer(strides=strides, x=x)
+    space = [config for config in winograd.space(workload, VNNI, 2) if config.split == split]
+    assert_sums_equal(min(space, key=accumulators), workload, "random")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 1)], ids=str)
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)], ids=str)
+def test_outputs_smaller_than_a_tile(strides, size):
+    workload = layer(size=size, strides=strides)
+    first_of = {config.split: config for config in reversed(winograd.space(workload, VNNI, 1))}
+    for config in first_of.values():
+        assert_sums_equal(config, workload, "random")
+
+
+@pytest.mark.parametrize("x", [CODES, PACKED], ids=["codes", "packed"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(1, 4, 1, repeat=3, combined=4, band=3, images=1, oc_groups=1, split=False),
+        Config(2, 6, 1, repeat=2, combined=3, band=3, images=2, oc_groups=3, split=False),
+    ],
+    ids=["parts of a row", "two rows"],
+)
+def test_pieces_that_do_not_divide(config, x):
+    """Five rows of six tiles, both last ones half outside; what is padded is neither 0 nor the same on all sides."""
+    workload = replace(layer(size=(8, 10), x=x), padding=(0, 3, 3, 0), x_zero_point=5)
+    assert winograd.check(config, workload, VNNI) is None
+    assert_sums_equal(config, workload, "random")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("x", [CODES, PACKED], ids=["codes", "packed"])
+@pytest.mark.parametrize("strides", STRIDES, ids=str)
+def test_configs_all_over_a_space(strides, x):
+    workload = layer(channels=16, size=(14, 13), out_channels=64, strides=strides, x=x)
+    space = winograd.space(workload, VNNI, 2)
+    for config in space[:: max(1, len(space) // 12)]:
+        assert_sums_equal(config, workload, "ends")
+
+
+@pytest.mark.parametrize("shift", [31, 33])
+def test_rounds_exact_halves_up(shift):
+    """A bias of odd multiples of half a step, nothing else: every result lies between two codes."""
+    half = 1 << (shift - 31)
+    bias = (half * (2 * np.arange(-16, 16) + 1)).astype("int32")
+    got, wanted = without_input(shift, bias, 2**30, np.full(32, shift))
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(got[0, :, 0, 0], np.arange(-15, 17))
+
+
+def test_the_greatest_shifts_and_accumulators():
+    """The scale adds two to a shift, and 62 is the greatest that int64 takes."""
+    c = np.repeat([59, 60, 61, 62], 8)
+    bias = np.tile(np.linspace(-(2**29), 2**29 - 1, 8), 4).astype("int32")
+    got, wanted = without_input(33, bias, 2**31 - 1, c)
+    np.testing.assert_array_equal(got, wanted)
+    assert got[:, c == 60].any() and not got[:, c > 60].any()
+
+
+def test_shift_below_the_promised_least_is_refused():
+    with pytest.raises(ValueError, match="shifts"):
+        without_input(40, np.zeros(32, "int32"), 2**30, np.full(32, 39))
+
+
+def without_input(min_shift: int, bias, b: int, c):
+    """int16 codes of the kernel and of the reference, of 32 channels, where all weights and codes are 0."""
+    epilogue = Epilogue(Format("int16", "NCHW16c"), 0, -(2**15), 2**15 - 1, min_shift)
+    workload = layer(size=(4, 4), out_channels=32, batch=1, epilogue=epilogue)
+    weight = np.zeros((32, workload.in_channels, 3, 3), "int8")
+    config = min(winograd.space(workload, VNNI, 1), key=accumulators)
+    return outcome(config, workload, np.zeros(workload.x_dims), weight, bias, np.full(32, b), c)
+
+
+RESNET = [(64, 56, 64, 1), (128, 28, 128, 1), (256, 14, 256, 1), (512, 7, 512, 1), (128, 56, 128, 2), (512, 14, 512, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["most and least", "most and most", "ends"])
+@pytest.mark.parametrize(("channels", "size", "out_channels", "stride"), [*RESNET, (2048, 7, 64, 1), (2048, 7, 64, 2)])
+def test_large_layers_at_their_extremes(channels, size, out_channels, stride, kind):
+    workload = layer(channels, (size, size), out_channels, batch=8, strides=(stride, stride))
+    space = winograd.space(workload, VNNI, 2)
+    default = winograd.default(workload, VNNI, 2)
+    other = next((config for config in space if config.split != default.split), space[-1])
+    for config in (default, other):
+        assert_sums_equal(config, workload, kind)
