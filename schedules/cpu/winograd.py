@@ -35,13 +35,13 @@ def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
 def _refusal(workload, target: CpuTarget) -> str | None:
     """Why no config takes the workload, in whichever layouts."""
     if not (
-        target.vnni
+        target.avx2
         and isinstance(workload, Conv2d)
         and (workload.x.code, workload.weight_bits, workload.groups) == ("uint4", 4, 1)
         and (workload.kernel, workload.dilation) == ((TAPS, TAPS), (1, 1))
         and set(workload.strides) <= {1, 2}
     ):
-        return "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group, on AVX512-VNNI"
+        return "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group, on AVX2"
     if workload.epilogue is None:
         return "accumulators leave it scaled: it needs an epilogue"
     if min(workload.out_dims[2:]) < 1:
@@ -66,11 +66,11 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
         algorithms = region.rows.algorithm, region.columns.algorithm
         if max(widest(algorithm, workload.x.limits[1]) for algorithm in algorithms) > 255:
             return "sums of samples may leave a byte"
-    return winograd_space.check(config, workload)
+    return winograd_space.check(config, workload, target)
 
 
 def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
-    return winograd_space.space(workload, threads)
+    return winograd_space.space(workload, target, threads)
 
 
 def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
@@ -80,7 +80,7 @@ def default(workload: Conv2d, target: CpuTarget, threads: int) -> Config:
 
 def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) -> float:
     """The estimate of :func:`winograd_space.cycles`."""
-    return winograd_space.cycles(config, workload, threads)
+    return winograd_space.cycles(config, workload, target, threads)
 
 
 def _scaled(epilogue: Epilogue, geo: Geometry) -> Epilogue:

@@ -100,23 +100,29 @@ class Kernel:
                 with T.serial(geo.slices) as part:
                     source = T.bind(source0 + part * slab_bytes)
                     weights = T.bind(weights0 + part * (words * oc_tile * 64))
-                    for word in range(words):
-                        for k in range(oc_tile):
+                    for word in range(0, words, self.dot.words):
+                        step = range(word, min(word + self.dot.words, words))
+                        for k in range(len(step) * oc_tile):
                             prefetch(self.weights, weights + AHEAD + (word * oc_tile + k) * 64)
-                        self._products(accumulators, combined, source + 4 * word, weights + word * oc_tile * 64)
+                        self._products(accumulators, combined, source, weights, step)
             for k, vectors in enumerate(accumulators):
                 for m, accumulator in enumerate(vectors):
                     at = (((number * repeat + turn) * tiles + m) * oc_tile + k) * LANES
                     store(planes, at, load(accumulator, 0, "int32x16"))
 
-    def _products(self, accumulators: list[list], combined, source, weights):
-        """Four channels of every tile times their weights."""
-        vectors = [T.bind(load(self.weights, weights + k * 64, "int8x64")) for k in range(len(accumulators))]
+    def _products(self, accumulators: list[list], combined, source, weights, words: range):
+        """Some words of four channels of every tile times their weights."""
+        blocks = len(accumulators)
+        vectors = [
+            [T.bind(load(self.weights, weights + (word * blocks + k) * 64, "int8x64")) for word in words]
+            for k in range(blocks)
+        ]
         for m in range(len(accumulators[0])):
-            x = T.bind(broadcast_word(combined, source + m * self.geo.pixel))
+            pixel = source + m * self.geo.pixel
+            x = [T.bind(broadcast_word(combined, pixel + 4 * word)) for word in words]
             for k, w in enumerate(vectors):
                 accumulator = accumulators[k][m]
-                store(accumulator, 0, self.dot.add(load(accumulator, 0, "int32x16"), [x], [w]))
+                store(accumulator, 0, self.dot.add(load(accumulator, 0, "int32x16"), x, w))
 
     def _finish(self, region: Region, planes, group, place: tuple, number, repeat: int):
         """Sum the planes of a slab to outputs, requantize and write them."""

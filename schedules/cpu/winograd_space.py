@@ -3,23 +3,24 @@
 from dataclasses import replace
 from itertools import product
 
-from schedules.cpu.winograd_geometry import Config, Geometry, geometry
+from schedules.cpu.winograd_geometry import Config, Geometry, geometry, product_dot4
+from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
-REGISTERS = 28  # accumulators; the other four hold weights and the broadcast combinations
 COMBINED_BYTES = (16 * 1024, 64 * 1024, 400 * 1024)
 PLANES_BYTES = 128 * 1024  # of accumulators in memory when they share weights
 STAGED_BYTES = 1024 * 1024
 LATENCY = 5
+SPILL = 4  # times what the direct convolution loses to a vector that registers cannot hold
 LOADS_PER_CYCLE = 1.8
 NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
 FAR_BYTES_PER_CYCLE = 11  # from beyond it, prefetched
 
 
-def check(config: Config, workload: Conv2d) -> str | None:
-    geo = geometry(config, workload)
-    if config.tile_rows * config.tile_columns * config.oc_tile > REGISTERS:
-        return f"more than {REGISTERS} accumulators"
+def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
+    geo, most = geometry(config, workload), product_dot4(target, workload).accumulators
+    if config.tile_rows * config.tile_columns * config.oc_tile > most:
+        return f"more than {most} accumulators"
     rows, columns = geo.rows.segments[0].tiles, geo.columns.segments[0].tiles
     if not config.tile_rows <= config.band <= rows or config.tile_columns > columns:
         return "a register tile or band is larger than the output"
@@ -52,25 +53,25 @@ def _check_split(config: Config, workload: Conv2d, geo: Geometry) -> str | None:
     return None
 
 
-def space(workload: Conv2d, threads: int) -> list[Config]:
+def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
     """Register tiles that keep the multipliers busy, times the ways to cut the work so that it stays near."""
-    configs = []
+    configs, most = [], product_dot4(target, workload).accumulators
     _, _, height, width = workload.out_dims
     for split in (False, True):
         rows, columns = (max(1, extent // 2 if split else -(-extent // 2)) for extent in (height, width))
         for (tile_rows, tile_columns, oc_tile), band, images in product(
-            _register_tiles(rows, columns, -(-workload.out_channels // 16)),
+            _register_tiles(rows, columns, -(-workload.out_channels // 16), most),
             sorted({-(-rows // parts) for parts in (1, 2, 4, 8)}),
             _divisors(workload.batch),
         ):
             one = Config(tile_rows, tile_columns, oc_tile, 1, 1, band, images, 1, split)
-            if check(one, workload):
+            if check(one, workload, target):
                 continue
             geo = geometry(one, workload)
             if images > 1 and geo.staged_bytes > STAGED_BYTES:
                 continue
             configs += _shared(one, geo, threads)
-    return [config for config in configs if check(config, workload) is None]
+    return [config for config in configs if check(config, workload, target) is None]
 
 
 def _shared(one: Config, geo: Geometry, threads: int):
@@ -90,11 +91,11 @@ def _even(total: int, most: int) -> int:
     return -(-total // -(-total // max(1, min(most, total))))
 
 
-def _register_tiles(rows: int, columns: int, blocks: int):
-    """Even cuts of a row of tiles, or whole rows if they are short, with 12 accumulators or more where there are."""
+def _register_tiles(rows: int, columns: int, blocks: int, accumulators: int):
+    """Even cuts of a row of tiles, or whole rows if they are short, with nearly half of the accumulators or more."""
     for oc_tile in (size for size in _divisors(blocks) if size <= 4):
-        most = REGISTERS // oc_tile
-        least = min(12 // oc_tile, rows * columns)
+        most = accumulators // oc_tile
+        least = min(accumulators * 3 // 7 // oc_tile, rows * columns)
         if columns <= most:
             for tile_rows in range(1, min(rows, most // columns) + 1):
                 if tile_rows * columns >= least:
@@ -104,22 +105,23 @@ def _register_tiles(rows: int, columns: int, blocks: int):
                 yield 1, size, oc_tile
 
 
-def cycles(config: Config, workload: Conv2d, threads: int) -> float:
-    """Estimated cycles of the busiest thread on a core with two 512-bit dot products a cycle."""
-    geo = geometry(config, workload)
+def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) -> float:
+    """Estimated cycles of the busiest thread."""
+    geo, dot = geometry(config, workload), product_dot4(target, workload)
+    vector = 1 if target.avx512 else 2  # operations that one of 512 bits takes
     depth = geo.in_blocks * 4
-    total = geo.staged_bytes / 16
+    total = geo.staged_bytes / 16 * vector
     residual = 2.5 if workload.epilogue and workload.epilogue.residual else 0
     for region in geo.regions:
         tiles, oc_tile = region.slab_tiles, config.oc_tile
         vectors = region.slab_rows * -(-region.slab_columns // geo.vector_pixels)
-        total += region.slabs * geo.slices * vectors * 3 * region.products
-        step = max(tiles * oc_tile / 2, LATENCY, (tiles + oc_tile) / LOADS_PER_CYCLE)
-        step += 4 * max(0, tiles * oc_tile + oc_tile + 1 - 32)  # of vectors that registers cannot hold
+        total += region.slabs * geo.slices * vectors * 3 * region.products * vector
+        step = max(tiles * oc_tile * dot.cycles, LATENCY, (tiles + oc_tile) / LOADS_PER_CYCLE)
+        step += SPILL * dot.spill * max(0, tiles * oc_tile + oc_tile + 1 - dot.registers)
         reduce = region.products * depth * step + region.planes * (tiles * oc_tile + 12)
         values = region.rows.algorithm.outputs * region.columns.algorithm.outputs
         finish = tiles * oc_tile * (region.planes * 1.25 + values * (4 + residual) + 4)
-        total += region.slabs * config.oc_groups * (reduce + finish)
+        total += region.slabs * config.oc_groups * (reduce + finish * vector)
         # weights come from the second-level cache for every pass, from farther when that cannot hold them
         weights = region.products * depth * oc_tile * 64
         passes = region.slabs / min(config.repeat, geo.combined_slabs(region))

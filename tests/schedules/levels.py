@@ -45,6 +45,11 @@ def compile_for(func, target: CpuTarget):
 
 def run(func, inputs: list[np.ndarray], out_shape, out_dtype: str, target: CpuTarget) -> np.ndarray:
     """The output of a kernel; its memory holds a pattern before, so that what is not written shows."""
-    out = tvm.runtime.tensor(np.full(out_shape, 0x5A, out_dtype))
-    compile_for(func, target)(*(tvm.runtime.tensor(array) for array in inputs), out)
-    return out.numpy()
+    return run_outputs(func, inputs, [(out_shape, out_dtype)], target)[0]
+
+
+def run_outputs(func, inputs: list[np.ndarray], outputs: list[tuple], target: CpuTarget) -> list[np.ndarray]:
+    """As :func:`run` of a kernel with several outputs, of these shapes and dtypes."""
+    out = [tvm.runtime.tensor(np.full(shape, 0x5A, dtype)) for shape, dtype in outputs]
+    compile_for(func, target)(*(tvm.runtime.tensor(array) for array in inputs), *out)
+    return [tensor.numpy() for tensor in out]

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
+import reference
 from cases import BLOCKED, INPUTS, OUTPUTS, code_limits, epilogues, fill, requantized
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import VNNI, conv2d, expand, finish, requantize, run_outputs, with_garbage
+from levels import run_outputs
+from reference import VNNI, conv2d, expand, finish, requantize, with_garbage
 
 from hawqtvm.qnn.dyadic import dyadic
 from hawqtvm.qnn.formats import Format
@@ -46,9 +47,14 @@ def workloads(draw, kernels=(1, 3), inputs=tuple(INPUTS), bits=(4, 8)) -> Conv2d
     )
 
 
-def assert_exact(schedule, config, workload: Conv2d, seed: int, **target) -> None:
+def run_unoptimized(func, inputs: list, outputs: list, target) -> list:
+    """As :func:`run_outputs`, compiled in little time for any processor."""
+    return reference.run_outputs(func, inputs, outputs, UNOPTIMIZED)
+
+
+def assert_exact(schedule, level, config, workload: Conv2d, seed: int, run=run_outputs) -> None:
     """Both outputs, on accumulators that a large bias spreads over the wide codes and some beyond them."""
-    assert schedule.check(config, workload, VNNI) is None
+    assert schedule.check(config, workload, level) is None
     rng, epilogue, channels = np.random.default_rng(seed), workload.epilogue, workload.out_channels
     half = 1 << (workload.weight_bits - 1)
     x = rng.integers(0, workload.x.limits[1] + 1, workload.x_dims)
@@ -61,40 +67,38 @@ def assert_exact(schedule, config, workload: Conv2d, seed: int, **target) -> Non
     c = rng.integers(epilogue.min_shift, epilogue.min_shift + 3, channels).astype("int32")
     inputs = [with_garbage(workload.x.store(x), workload.x, workload.in_channels)]
     stored = schedule.constants(config, workload, weight, bias, b, c)
-    inputs += expand(schedule.expand(config, workload), stored) if hasattr(schedule, "expand") else stored
+    inputs += expand(schedule.expand(config, workload), stored, level.tvm) if hasattr(schedule, "expand") else stored
     residual = None
     if epilogue.residual:
         residual = fill(rng, "random", *code_limits(epilogue.residual.format), workload.out_dims)
         inputs.append(epilogue.residual.format.store(residual))
     outputs = [(format.shape(workload.out_dims), format.dtype) for format in epilogue.outputs]
-    found = run_outputs(schedule.build(config, workload, VNNI), inputs, outputs, **target)
+    found = run(schedule.build(config, workload, level), inputs, outputs, target=level)
     wide = finish(conv2d(x, weight, bias, workload), epilogue, b, c, residual)
     for format, got, wanted in zip(epilogue.outputs, found, (wide, requantize(wide, epilogue.codes)), strict=True):
         np.testing.assert_array_equal(format.load(got, channels), wanted, err_msg=str(format))
 
 
-@pytest.mark.usefixtures("needs_vnni")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data(), workloads(), st.integers(0, 2**32))
-def test_direct(data, workload, seed):
-    space = conv2d_direct.space(workload, VNNI, 1)
-    assert_exact(conv2d_direct, data.draw(st.sampled_from(space)), workload, seed)
+def test_direct(level, data, workload, seed):
+    space = conv2d_direct.space(workload, level, 1)
+    assert_exact(conv2d_direct, level, data.draw(st.sampled_from(space)), workload, seed)
 
 
-@pytest.mark.usefixtures("needs_vnni")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data(), workloads(kernels=(3,), inputs=tuple(INPUTS[1:]), bits=(4,)), st.integers(0, 2**32))
-def test_winograd(data, workload, seed):
-    assert winograd.formats(workload, VNNI)
-    space = winograd.space(workload, VNNI, 1)
-    assert_exact(winograd, data.draw(st.sampled_from(space)), workload, seed)
+def test_winograd(level, data, workload, seed):
+    assert winograd.formats(workload, level)
+    space = winograd.space(workload, level, 1)
+    assert_exact(winograd, level, data.draw(st.sampled_from(space)), workload, seed)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(workloads(), st.sampled_from(["NCHW", BLOCKED]), st.booleans(), st.integers(0, 2**32))
 def test_portable(workload, layout, parallel, seed):
     laid = with_layouts(workload, layout, layout)
-    assert_exact(portable, portable.Config(parallel), laid, seed, target=UNOPTIMIZED)
+    assert_exact(portable, VNNI, portable.Config(parallel), laid, seed, run_unoptimized)
 
 
 def every_code(codes: Requantized) -> Conv2d:
@@ -103,19 +107,18 @@ def every_code(codes: Requantized) -> Conv2d:
     return Conv2d(1, 16, 1, 2, 256, (1, 1), (1, 1), (0,) * 4, (1, 1), 1, BYTES, 0, 8, epilogue)
 
 
-@pytest.mark.usefixtures("needs_vnni")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
-def test_every_byte(data):
+def test_every_byte(level, data):
     codes = data.draw(requantized(BYTES, [WORDS, Format("uint4", BLOCKED), BYTES]))
     workload = every_code(codes)
-    config = conv2d_direct.default(workload, VNNI, 1)
+    config = conv2d_direct.default(workload, level, 1)
     numbers = [np.zeros((256, 16, 1, 1), "int8"), np.arange(256, dtype="int32") * 8]
     numbers += [np.full(256, 2**30, "int32"), np.full(256, 33, "int32")]
     inputs = [np.zeros(BYTES.shape(workload.x_dims), "uint8")]
     inputs += conv2d_direct.constants(config, workload, *numbers)
     outputs = [(format.shape(workload.out_dims), format.dtype) for format in workload.epilogue.outputs]
-    wide, found = run_outputs(conv2d_direct.build(config, workload, VNNI), inputs, outputs)
+    wide, found = run_outputs(conv2d_direct.build(config, workload, level), inputs, outputs, level)
     wide = BYTES.load(wide, 256)
     np.testing.assert_array_equal(wide[0, :, 0, 0], np.arange(256))
     np.testing.assert_array_equal(codes.out.load(found, 256), requantize(wide, codes))

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import winograd
-from schedules.cpu.winograd_geometry import Config, geometry
-from schedules.target import find_target
+from schedules.cpu.winograd_geometry import Config, geometry, product_dot4
+from schedules.target import CpuTarget, find_target
 from schedules.workload import Conv2d
 
 VNNI = find_target("avx512-vnni")
@@ -40,17 +40,18 @@ def workloads(draw) -> Conv2d:
 
 
 @st.composite
-def configs(draw, workload: Conv2d, threads: int) -> Config:
+def configs(draw, workload: Conv2d, target: CpuTarget, threads: int) -> Config:
     """One of the space, or any that is legal: a tuner looks at the first, both must be exact."""
-    space = winograd.space(workload, VNNI, threads)
+    space = winograd.space(workload, target, threads)
     split = draw(st.sampled_from(sorted({config.split for config in space})))
     if draw(st.booleans()):
         return draw(st.sampled_from([config for config in space if config.split == split]))
     geo = geometry(next(config for config in space if config.split == split), workload)
     rows, columns = geo.rows.segments[0].tiles, geo.columns.segments[0].tiles
+    most = min(ACCUMULATORS, product_dot4(target, workload).accumulators)
     oc_tile = draw(divisors(geo.out_blocks, 4))
-    tile_columns = draw(st.integers(1, min(columns, ACCUMULATORS // oc_tile)))
-    most_rows = min(rows, ACCUMULATORS // (tile_columns * oc_tile)) if tile_columns == columns else 1
+    tile_columns = draw(st.integers(1, min(columns, most // oc_tile)))
+    most_rows = min(rows, most // (tile_columns * oc_tile)) if tile_columns == columns else 1
     tile_rows = draw(st.integers(1, most_rows))
     band = rows if split else draw(st.integers(tile_rows, rows))
     images = draw(divisors(workload.batch, workload.batch))
