@@ -43,10 +43,10 @@ KIND = "only 3x3 convolutions of uint4 and 4-bit weights"
         ({"strides": (1, 3)}, KIND),
         ({"x": Format("uint4", packed=True)}, "input must be"),
         ({"epilogue": None}, "needs an epilogue"),
-        ({"epilogue": replace(EPILOGUE, out=Format("uint4"))}, "output and residual must be NCHW16c"),
+        ({"epilogue": replace(EPILOGUE, out=Format("uint4"))}, "outputs and residual must be NCHW16c"),
         (
             {"epilogue": replace(EPILOGUE, residual=Rescaled(Format("int16"), 0, 2**30, 31))},
-            "output and residual must be NCHW16c",
+            "outputs and residual must be NCHW16c",
         ),
         ({"padding": (0, 0, 0, 0), "height": 2}, "empty"),
         ({"padding": (0, 0, 0, 0), "width": 1}, "empty"),
