@@ -174,6 +174,7 @@ def test_what_was_not_asked_for_is_not_shown_as_done(vgg, tmp_path, verified, me
         ({"threads": 0}, "threads 0"),
         ({"threads": "2"}, "threads '2'"),
         ({"residual": "int8"}, "'int8'; choose int16, int32, uint8"),
+        ({"activations": "nibbles"}, "activations 'nibbles': choose bytes or words"),
         ({"target": "neon"}, "neon.*avx512-vnni, avx-vnni, avx2, x86-64"),
         ({"bits": 5}, "bits must be 4 or 8.*not 5"),
         ({"bits": "plan.json"}, "bits must be 4 or 8.*not 'plan.json'"),

@@ -48,11 +48,12 @@ def nets():
     return {"residual": quantized_net("residual"), "bottleneck": quantized(BottleneckNet(), (3, 11, 11))}
 
 
-@pytest.mark.parametrize("target", ["native", "x86-64"])
+@pytest.mark.parametrize(("target", "activations"), [("native", "bytes"), ("native", "words"), ("x86-64", "words")])
 @pytest.mark.parametrize("residual", ["uint8", "int16", "int32"])
 @pytest.mark.parametrize("net", ["residual", "bottleneck"])
-def test_both_outputs_equal_pytorch(nets, tmp_path, net, residual, target):
-    options = {"residual": residual, "target": target, "threads": 1, "verify": False, "measure": False}
+def test_both_outputs_equal_pytorch(nets, tmp_path, net, residual, target, activations):
+    options = {"residual": residual, "activations": activations, "target": target, "threads": 1}
+    options |= {"verify": False, "measure": False}
     artifact = deploy(nets[net], 4, 2, tmp_path / "artifact", **options).path
     rows = {row.tensor: row for row in verify(artifact)}
     layers = load(artifact).manifest["layers"]
@@ -63,7 +64,8 @@ def test_both_outputs_equal_pytorch(nets, tmp_path, net, residual, target):
         assert (rows[tensor].code, rows[f"{tensor}.codes"].code) == (residual, "uint4")
         assert rows[tensor].wrong == rows[f"{tensor}.codes"].wrong == 0
         assert rows[tensor].codes == rows[f"{tensor}.codes"].codes
-        assert Format(second["code"], second["layout"], second["packed"]).packed
+        packed = Format(second["code"], second["layout"], second["packed"]).packed
+        assert packed == (activations == "words")
 
 
 def test_a_wrong_second_output_is_found(nets, tmp_path, monkeypatch):
