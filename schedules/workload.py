@@ -55,6 +55,11 @@ class Epilogue:
     def outputs(self) -> tuple[Format, ...]:
         return (self.out, self.codes.out) if self.codes else (self.out,)
 
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """Of all tensors it writes and reads."""
+        return (*self.outputs, self.residual.format) if self.residual else self.outputs
+
 
 @dataclass(frozen=True)
 class Conv2d:

@@ -22,7 +22,7 @@ from schedules.cpu.conv2d_geometry import geometry, is_stem
 from schedules.cpu.conv2d_kernel import Kernel
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.intrin import LANES, WORD_ORDER, argument, flat, task_loop
-from schedules.cpu.unpack_nibbles import unpack_nibbles
+from schedules.cpu.nibbles import pack_nibbles, unpack_nibbles
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -45,9 +45,7 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
         return "only convolutions of uint4 or uint8 with one group, on AVX2 or better"
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
-    epilogue = workload.epilogue
-    beside = [*epilogue.outputs] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
-    if any(format.layout != "NCHW16c" for format in beside):
+    if workload.epilogue and any(format.layout != "NCHW16c" for format in workload.epilogue.formats):
         return "outputs and residual must be NCHW16c"
     return conv2d_space.check(config, workload, target)
 
@@ -130,5 +128,5 @@ def constants(config: Config, workload: Conv2d, weight, bias, b=None, c=None) ->
     weights = np.ascontiguousarray(ordered).reshape(split[0], -1)
     if workload.weight_bits == 4:
         low, high = weights.reshape(split[0], -1, 2, 64).transpose(2, 0, 1, 3)
-        weights = ((low & 15) | (high << 4)).reshape(split[0], -1)
+        weights = pack_nibbles(low, high).reshape(split[0], -1)
     return [np.ascontiguousarray(weights), channel_table(geo.out_blocks, workload.epilogue, bias, b, c)]

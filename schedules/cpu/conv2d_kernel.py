@@ -6,15 +6,15 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_bias, load_scale
-from schedules.cpu.codes import load_codes, pack_codes, store_run
+from schedules.cpu.codes import pack_codes, store_run
 from schedules.cpu.conv2d_geometry import Geometry
 from schedules.cpu.conv2d_space import Config, unpacks
 from schedules.cpu.conv2d_staging import stage, staged_size
 from schedules.cpu.dot4 import layer_dot4
+from schedules.cpu.epilogue import rescale
 from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, store, view
-from schedules.cpu.requantize import Scale, fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.nibbles import store_nibbles
 from schedules.cpu.requantize_codes import requantize_codes
-from schedules.cpu.unpack_nibbles import store_nibbles
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -34,7 +34,6 @@ class Kernel:
         self.x, self.weights, self.table, self.residual, self.outputs = x, weights, table, residual, outputs
         self.dot = layer_dot4(target, workload)
         self.tiles = -(-geo.out_width // config.col_tile)  # of a row
-        self.fast = workload.epilogue is None or fast_epilogue(workload.epilogue)
 
     def task(self, image0, band, oc_task):
         config, geo = self.config, self.geo
@@ -189,17 +188,11 @@ class Kernel:
                     for c, value in enumerate(values):
                         store(self.outputs[0], (pixel + c) * LANES, value)
                     continue
-                values = [T.bind(self._code(value, scale, pixel + c)) for c, value in enumerate(values)]
+                values = [
+                    T.bind(rescale(value, scale, self.residual, pixel + c, epilogue)) for c, value in enumerate(values)
+                ]
                 made = [pack_codes(self.target, values, epilogue)]
                 if epilogue.codes:
                     made.append(requantize_codes(self.target, values, made[0], epilogue))
                 for buffer, vectors, format in zip(self.outputs, made, epilogue.outputs, strict=True):
                     store_run(buffer, pixel, vectors, len(values), format)
-
-    def _code(self, value, scale: Scale, pixel):
-        epilogue = self.workload.epilogue
-        terms = [(value, scale)]
-        if epilogue.residual:
-            codes = load_codes(self.residual, pixel, epilogue.residual.format)
-            terms.append(operand_term(codes, epilogue.residual, self.fast))
-        return sum_of_terms(terms, epilogue.zero_point, epilogue.lo, epilogue.hi, self.fast)

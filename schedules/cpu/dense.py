@@ -17,8 +17,9 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu.channel_table import channel_table, load_bias, load_scale, table_rows
-from schedules.cpu.codes import load_codes, pack_codes, store_first, store_run
+from schedules.cpu.codes import pack_codes, store_first, store_run
 from schedules.cpu.dot4 import layer_dot4
+from schedules.cpu.epilogue import rescale
 from schedules.cpu.intrin import (
     LANES,
     WORD_ORDER,
@@ -34,7 +35,8 @@ from schedules.cpu.intrin import (
     view,
     words_to_bytes,
 )
-from schedules.cpu.requantize import clip, fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.nibbles import pack_nibbles
+from schedules.cpu.requantize import clip
 from schedules.target import CpuTarget
 from schedules.workload import Dense
 
@@ -67,8 +69,7 @@ def check(config: Config, workload: Dense, target: CpuTarget) -> str | None:
     epilogue = workload.epilogue
     if epilogue and epilogue.codes:
         return "no second output"
-    written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else []) if epilogue else []
-    if any(format.layout != wanted[1] for format in written):
+    if epilogue and any(format.layout != wanted[1] for format in epilogue.formats):
         return f"output and residual must be {wanted[1]}"
     most = layer_dot4(target, workload).accumulators
     if config.batch_tile * config.oc_tile > most:
@@ -217,11 +218,7 @@ class _Kernel:
             value = load(accumulator, 0, "int32x16")
             pixel = T.bind((row + r) * self.out_blocks + block)
             if epilogue:
-                terms, fast = [(value, scale)], fast_epilogue(epilogue)
-                if epilogue.residual:
-                    codes = load_codes(self.residual, pixel, epilogue.residual.format)
-                    terms.append(operand_term(codes, epilogue.residual, fast))
-                value = sum_of_terms(terms, epilogue.zero_point, epilogue.lo, epilogue.hi, fast)
+                value = rescale(value, scale, self.residual, pixel, epilogue)
             if _leaves_plain(self.workload):
                 count = channels - (self.out_blocks - 1) * BLOCK if last else LANES
                 value = clip(value, epilogue.lo, epilogue.hi) if epilogue else value
@@ -241,6 +238,6 @@ def constants(config: Config, workload: Dense, weight, bias, b=None, c=None) -> 
     groups = [words[first : first + config.oc_tile] for first in range(0, out_blocks, config.oc_tile)]
     ordered = [group.transpose(2, 0, 1, 3).reshape(-1, 2, len(group) * 64) for group in groups]
     if workload.weight_bits == 4:
-        ordered = [(pairs[:, 0] & 15) | (pairs[:, 1] << 4) for pairs in ordered]
+        ordered = [pack_nibbles(pairs[:, 0], pairs[:, 1]) for pairs in ordered]
     table = channel_table(out_blocks, workload.epilogue, bias, b, c)
     return [np.concatenate([group.ravel() for group in ordered]), table]

@@ -6,18 +6,19 @@ it serves where codes are small enough.  Elsewhere even and odd bytes become int
 Codes (uint8x64) and weights (int8x64) go through :meth:`x` and :meth:`w` once and then into any number of sums.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from tvm import tirx
 
-from schedules.cpu.intrin import halves, splat, view
+from schedules.cpu.intrin import halves, splat, view, wrapping_add
 from schedules.target import CpuTarget
 
 INT16_MAX = 2**15 - 1
 
 
 @dataclass(frozen=True)
-class Dot4:
+class Dot4(ABC):
     """One form of the sums, and what it means for a register tile."""
 
     cycles: float  # a core's time for one vector of codes and one of weights
@@ -33,9 +34,9 @@ class Dot4:
     def w(self, weights) -> list:
         return [weights]
 
+    @abstractmethod
     def add(self, acc, xs: list, ws: list):
-        """``acc`` and the sums of ``words`` vectors at most, of which ``xs`` and ``ws`` hold all parts."""
-        raise NotImplementedError
+        """``acc`` and the sums of ``words`` vectors at most, whose parts ``xs`` and ``ws`` hold, modulo 2**32."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ByteProducts(Dot4):
 
     def add(self, acc, xs: list, ws: list):
         pairs = _sum([halves("llvm.x86.avx2.pmadd.ub.sw", "int16x16", *pair) for pair in zip(xs, ws, strict=True)])
-        return acc + halves("llvm.x86.avx2.pmadd.wd", "int32x8", pairs, splat(1, "int16", 32))
+        return wrapping_add(acc, halves("llvm.x86.avx2.pmadd.wd", "int32x8", pairs, splat(1, "int16", 32)))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class WordProducts(Dot4):
         return [(words << eight) >> eight, words >> eight]
 
     def add(self, acc, xs: list, ws: list):
-        return acc + _sum([halves("llvm.x86.avx2.pmadd.wd", "int32x8", *pair) for pair in zip(xs, ws, strict=True)])
+        pairs = [halves("llvm.x86.avx2.pmadd.wd", "int32x8", *pair) for pair in zip(xs, ws, strict=True)]
+        return wrapping_add(acc, _sum(pairs))
 
 
 def dot4(target: CpuTarget, products: int) -> Dot4:

@@ -100,6 +100,12 @@ def halves(name: str, dtype: str, *vectors):
     return pick(results, list(range(2 * vector_lanes(results[0]))))
 
 
+def wrapping_add(a, b):
+    """int32 sums modulo 2**32.  Added as signed, LLVM takes it that they never leave int32."""
+    unsigned = f"uint32x{vector_lanes(a)}"
+    return view(str(a.ty.dtype), view(unsigned, a) + view(unsigned, b))
+
+
 def words_to_bytes(words):
     """int32 words of eight nibbles -> uint8 lanes, each word as its nibbles 0 2 4 6 then 1 3 5 7 (no byte shuffle)."""
     lanes = 2 * vector_lanes(words)

@@ -43,9 +43,7 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
         )
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
-    epilogue = workload.epilogue
-    written = [epilogue.out] + ([epilogue.residual.format] if epilogue.residual else [])
-    if any(format.layout != "NCHW16c" for format in written):
+    if any(format.layout != "NCHW16c" for format in workload.epilogue.formats):
         return "output and residual must be NCHW16c"
     return strassen_space.check(config, workload)
 

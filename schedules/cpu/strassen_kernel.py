@@ -16,10 +16,10 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_scale
-from schedules.cpu.codes import load_codes, pack_codes, store_run
+from schedules.cpu.codes import pack_codes, store_run
 from schedules.cpu.dot4 import layer_dot4
-from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, store
-from schedules.cpu.requantize import fast_epilogue, operand_term, sum_of_terms
+from schedules.cpu.epilogue import rescale
+from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, store, wrapping_add
 from schedules.cpu.strassen_geometry import HALF, PRODUCTS, VECTOR, Geometry
 from schedules.cpu.strassen_input import combine
 from schedules.target import CpuTarget
@@ -38,7 +38,6 @@ class Kernel:
         self.x, self.weights, self.starts, self.table = x, weights, starts, table
         self.residual, self.out = residual, out
         self.target, self.dot = target, layer_dot4(target, geo.workload)
-        self.fast = fast_epilogue(self.epilogue)
 
     def task(self, unit, tile0, share):
         """``tile0``: the task's first register tile of a unit; ``share``: its output channels."""
@@ -132,22 +131,17 @@ class Kernel:
             scale = load_scale(self.table, epilogue, block)
             plane = (self.unit * (geo.unit_images * geo.out_blocks) + block) * geo.pixels
             pixel = T.bind(plane + pair + pixel_half * geo.distance(geo.out_blocks))
-            codes = [T.bind(self._code(sums(tile, k, m), scale, pixel + m)) for m in range(config.tile)]
+            codes = [
+                T.bind(rescale(sums(tile, k, m), scale, self.residual, pixel + m, epilogue)) for m in range(config.tile)
+            ]
             store_run(self.out, pixel, pack_codes(self.target, codes, epilogue), config.tile, epilogue.out)
-
-    def _code(self, value, scale, pixel):
-        terms = [(value, scale)]
-        if self.epilogue.residual:
-            codes = load_codes(self.residual, pixel, self.epilogue.residual.format)
-            terms.append(operand_term(codes, self.epilogue.residual, self.fast))
-        return sum_of_terms(terms, self.epilogue.zero_point, self.epilogue.lo, self.epilogue.hi, self.fast)
 
 
 def _sum(*terms: Sums) -> Sums:
     def total(tile, k, m):
         value = terms[0](tile, k, m)
         for term in terms[1:]:
-            value = value + term(tile, k, m)
+            value = wrapping_add(value, term(tile, k, m))
         return value
 
     return total

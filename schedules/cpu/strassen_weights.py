@@ -11,6 +11,7 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import BLOCK
 from schedules.cpu.intrin import LANES, argument, flat, load, signed_nibbles, store, task_loop, view
+from schedules.cpu.nibbles import pack_nibbles
 from schedules.cpu.strassen_geometry import HALF, PRODUCTS, VECTOR, Geometry
 
 QUARTERS = 4
@@ -37,7 +38,7 @@ def quarters(geo: Geometry, weight: np.ndarray) -> np.ndarray:
 def pack(geo: Geometry, split: np.ndarray) -> np.ndarray:
     """What :func:`quarters` made, packed."""
     low, high = split.reshape(geo.groups, -1, 2, QUARTERS, VECTOR).transpose(2, 0, 1, 3, 4)
-    return np.ascontiguousarray(((low & 15) | (high << 4)).astype("int8").reshape(packed_shape(geo)))
+    return np.ascontiguousarray(pack_nibbles(low, high).reshape(packed_shape(geo)))
 
 
 def operands(b11, b12, b21, b22) -> list:

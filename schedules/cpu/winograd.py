@@ -58,9 +58,7 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     wanted, layout = formats(workload, target)
     if workload.x != wanted:
         return f"input must be {wanted}"
-    epilogue = workload.epilogue
-    beside = [*epilogue.outputs] + ([epilogue.residual.format] if epilogue.residual else [])
-    if any(format.layout != layout for format in beside):
+    if any(format.layout != layout for format in workload.epilogue.formats):
         return f"outputs and residual must be {layout}"
     for region in geometry(config, workload).regions:
         algorithms = region.rows.algorithm, region.columns.algorithm

@@ -7,9 +7,9 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.bilinear import Plane
 from schedules.cpu.channel_table import load_scale
-from schedules.cpu.codes import load_codes, pack_codes, store_square
+from schedules.cpu.codes import pack_codes, store_square
+from schedules.cpu.epilogue import rescale
 from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, store, view
-from schedules.cpu.requantize import fast_epilogue, operand_term, sum_of_terms
 from schedules.cpu.requantize_codes import requantize_codes
 from schedules.cpu.winograd_geometry import Geometry, Region, product_dot4
 from schedules.cpu.winograd_input import combine, stage
@@ -29,7 +29,6 @@ class Kernel:
         self.x, self.weights, self.starts, self.table = x, weights, starts, table
         self.residual, self.outputs = residual, outputs
         self.target, self.dot = target, product_dot4(target, geo.workload)
-        self.fast = fast_epilogue(epilogue)
 
     def task(self, image0, band0, share):
         """``image0``, ``band0``: the task's first image and tile row; ``share``: its output channels."""
@@ -141,7 +140,7 @@ class Kernel:
                 values = self._outputs(region, planes, tile * config.oc_tile + k, repeat)
                 lines = [T.bind((plane + self._inside(y + a, height, a)) * width) for a in range(rows.outputs)]
                 codes = [
-                    T.bind(self._code(value, scale, line + self._inside(x + b, width, b)))
+                    T.bind(rescale(value, scale, self.residual, line + self._inside(x + b, width, b), self.epilogue))
                     for line, line_values in zip(lines, values, strict=True)
                     for b, value in enumerate(line_values)
                 ]
@@ -192,13 +191,6 @@ class Kernel:
             [T.bind(view("int32x16", _sum(line, [p.signs[b] for p in columns.planes]))) for b in range(columns.outputs)]
             for line in down
         ]
-
-    def _code(self, value, scale, pixel):
-        terms = [(value, scale)]
-        if self.epilogue.residual:
-            codes = load_codes(self.residual, pixel, self.epilogue.residual.format)
-            terms.append(operand_term(codes, self.epilogue.residual, self.fast))
-        return sum_of_terms(terms, self.epilogue.zero_point, self.epilogue.lo, self.epilogue.hi, self.fast)
 
 
 def _last_fits(number, size: int, total: int):

@@ -11,6 +11,7 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.bilinear import TAPS
 from schedules.cpu.intrin import LANES, argument, flat, load, signed_nibbles, store, task_loop, view
+from schedules.cpu.nibbles import pack_nibbles
 from schedules.cpu.winograd_geometry import VECTOR, Geometry
 
 
@@ -31,7 +32,7 @@ def pack(geo: Geometry, weight: np.ndarray) -> np.ndarray:
     """``(O, C, 3, 3)`` int8, whole blocks of channels in the order of the slices."""
     ordered = weight.reshape(geo.groups, geo.config.oc_tile, LANES, -1, 4, TAPS**2).transpose(0, 3, 1, 5, 2, 4)
     low, high = ordered.reshape(geo.groups, -1, 2, TAPS**2, VECTOR).transpose(2, 0, 1, 3, 4)
-    return np.ascontiguousarray(((low & 15) | (high << 4)).astype("int8").reshape(packed_shape(geo)))
+    return np.ascontiguousarray(pack_nibbles(low, high).reshape(packed_shape(geo)))
 
 
 def transform(geo: Geometry):

@@ -1,9 +1,15 @@
-"""4-bit weights to bytes, once, when a library is loaded."""
+"""4-bit weights two in a byte, as they are stored, and back, as kernels multiply them."""
 
+import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.intrin import argument, flat, load, signed_nibbles, store, task_loop, view
+
+
+def pack_nibbles(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """int8 of -8..7, twice -> int8 bytes."""
+    return ((low & 15) | (high << 4)).astype("int8")
 
 
 def store_nibbles(packed, packed0, unpacked, unpacked0, size: int):
