@@ -86,10 +86,6 @@ def _scaled(epilogue: Epilogue, geo: Geometry) -> Epilogue:
     return replace(epilogue, min_shift=min(epilogue.min_shift + geo.scale_bits, MAX_SHIFT))
 
 
-def _planes(geo: Geometry) -> int:
-    return sum(region.planes for region in geo.regions)
-
-
 def build(config: Config, workload: Conv2d, target: CpuTarget):
     """PrimFunc ``(x, weights, starts, table, [residual], out, [codes])``.
 
@@ -103,7 +99,7 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
         arguments = [
             argument("x", workload.x.shape(workload.x_dims), workload.x.dtype),
             argument("weights", transformed_shape(geo), "int8"),
-            argument("starts", (geo.groups, _planes(geo), config.oc_tile, LANES), "int32"),
+            argument("starts", (geo.groups, geo.constants, config.oc_tile, LANES), "int32"),
             argument("table", (geo.out_blocks, table_rows(epilogue), LANES), "int32"),
         ]
         if epilogue.residual:

@@ -59,8 +59,14 @@ class Region:
         return self.images * self.slabs_down * self.slabs_across
 
     @property
-    def planes(self) -> int:
-        return len(self.rows.algorithm.planes) * len(self.columns.algorithm.planes)
+    def sums(self) -> int:
+        """Vectors that a block of a tile keeps in memory: what each row plane adds to the outputs of its columns."""
+        return len(self.rows.algorithm.planes) * self.columns.algorithm.outputs
+
+    @property
+    def constants(self) -> int:
+        """Of the steps of all its row planes."""
+        return len(self.rows.algorithm.planes) * self.columns.algorithm.constants
 
     @property
     def products(self) -> int:
@@ -131,6 +137,11 @@ class Geometry:
             )
             for row, column in product(self.rows.segments, self.columns.segments)
         ]
+
+    @property
+    def constants(self) -> int:
+        """Of a group's accumulators."""
+        return sum(region.constants for region in self.regions)
 
     @property
     def staged_rows(self) -> int:

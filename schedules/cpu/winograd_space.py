@@ -8,13 +8,15 @@ from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
 COMBINED_BYTES = (16 * 1024, 64 * 1024, 400 * 1024)
-PLANES_BYTES = 128 * 1024  # of accumulators in memory when they share weights
+SUMS_BYTES = 128 * 1024  # in memory when slabs share weights
 STAGED_BYTES = 1024 * 1024
 LATENCY = 5
 SPILL = 4  # times what the direct convolution loses to a vector that registers cannot hold
 LOADS_PER_CYCLE = 1.8
 NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
 FAR_BYTES_PER_CYCLE = 11  # from beyond it, prefetched
+NEAREST = 32 * 1024  # bytes of the first-level cache
+FAR_STORE, FAR_LOAD = 3, 0.7  # cycles for a vector of sums, and more for one of samples, that lies beyond it
 
 
 def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
@@ -78,11 +80,11 @@ def _shared(one: Config, geo: Geometry, threads: int):
     """The config with the numbers of register tiles and output channels that may share what is combined."""
     region, groups = geo.regions[0], geo.out_blocks // one.oc_tile
     slab = geo.combined_bytes(region)
-    planes = region.planes * region.slab_tiles * one.oc_tile * 64
+    sums = region.sums * region.slab_tiles * one.oc_tile * 64
     together = {_even(region.slabs, size // slab) for size in COMBINED_BYTES}
     for combined, parts in product(sorted(together), sorted({1, threads, 2 * threads})):
         if groups % parts == 0:
-            for repeat in sorted({_even(combined, most) for most in (1, 2, 4, PLANES_BYTES // planes)}):
+            for repeat in sorted({_even(combined, most) for most in (1, 2, 4, SUMS_BYTES // sums)}):
                 yield replace(one, combined=combined, repeat=repeat, oc_groups=groups // parts)
 
 
@@ -118,13 +120,17 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
         total += region.slabs * geo.slices * vectors * 3 * region.products * vector
         step = max(tiles * oc_tile * dot.cycles, LATENCY, (tiles + oc_tile) / LOADS_PER_CYCLE)
         step += SPILL * dot.spill * max(0, tiles * oc_tile + oc_tile + 1 - dot.registers)
-        reduce = region.products * depth * step + region.planes * (tiles * oc_tile + 12)
+        repeat = min(config.repeat, geo.combined_slabs(region))
+        stored = FAR_STORE if repeat * region.sums * tiles * oc_tile * 64 > NEAREST else 1
+        far_lines = region.products * geo.slices * geo.slab_bytes(region) / 64 * (geo.combined_bytes(region) > NEAREST)
+        reduce = region.products * depth * step + FAR_LOAD * far_lines
+        reduce += (region.sums * stored + 2 * region.constants) * tiles * oc_tile
         values = region.rows.algorithm.outputs * region.columns.algorithm.outputs
-        finish = tiles * oc_tile * (region.planes * 1.25 + values * (4 + residual) + 4)
+        finish = tiles * oc_tile * (region.sums * 0.75 + values * (4 + residual) + 4)
         total += region.slabs * config.oc_groups * (reduce + finish * vector)
         # weights come from the second-level cache for every pass, from farther when that cannot hold them
         weights = region.products * depth * oc_tile * 64
-        passes = region.slabs / min(config.repeat, geo.combined_slabs(region))
+        passes = -(-geo.combined_slabs(region) // repeat) * -(-region.slabs // geo.combined_slabs(region))
         total += config.oc_groups * passes * weights / 48
         rounds = -(-region.slabs // geo.combined_slabs(region))
         rounds = rounds if config.oc_groups * weights > NEAR else 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedules.cpu.bilinear import TAPS, axis, offset, scale_bits, starts, transform_weights, widest
+from schedules.cpu.bilinear import TAPS, Sink, Source, axis, offset, scale_bits, starts, transform_weights, widest
 
 MOST = 63  # the greatest code whose sums fit a byte
 INTEGERS = st.integers(-(2**20), 2**20)
@@ -39,6 +39,24 @@ def tiles_of(cut):
             yield segment.algorithm, output, segment.start * cut.stride + tile * cut.step
 
 
+def stepped(algorithm, planes, constants) -> list:
+    """The outputs that an algorithm's steps leave, from the sums of its planes."""
+    outputs, constants, kept, saved = {}, iter(constants), None, None
+    for step in algorithm.steps:
+        if step.source is not Source.KEPT:
+            kept = next(constants) + (saved if step.source is Source.SAVED else 0)
+        kept = kept + planes[step.plane]
+        if step.sink is Sink.SAVE:
+            saved = kept
+        elif step.sink is Sink.DIFFERENCE:
+            saved = kept - 2 * saved
+        else:
+            assert step.sink not in outputs
+            outputs[step.sink] = kept
+    assert next(constants, None) is None
+    return [outputs[a] for a in range(algorithm.outputs)]
+
+
 @given(axes(), st.data())
 def test_every_output_once_and_equal_to_the_plain_sum(axis_outputs, data):
     cut, outputs = axis_outputs
@@ -52,12 +70,14 @@ def test_every_output_once_and_equal_to_the_plain_sum(axis_outputs, data):
     for algorithm, output, sample in tiles_of(cut):
         products = np.array(algorithm.inputs) @ samples[sample : sample + algorithm.samples]
         planes = [
-            (plane.signs, products[plane.product :][: plane.count] @ weights[plane.weight :][: plane.count])
+            products[plane.product :][: plane.count] @ weights[plane.weight :][: plane.count]
             for plane in algorithm.planes
         ]
+        by_signs = np.transpose([plane.signs for plane in algorithm.planes]) @ planes
+        assert stepped(algorithm, planes, [0] * algorithm.constants) == list(by_signs)
         for a in range(algorithm.outputs):
             assert output + a not in computed
-            computed[output + a] = sum(signs[a] * value for signs, value in planes)
+            computed[output + a] = int(by_signs[a])
     wanted = {
         y: (1 << scale_bits((cut.stride,))) * int(samples[y * cut.stride :][:TAPS] @ taps) for y in range(outputs)
     }
@@ -96,7 +116,8 @@ def test_two_dimensions_in_bytes_from_their_starts(row_axis, column_axis, channe
     combined = transform_weights(rows, columns, weight)
     got = np.zeros((out_channels, height + 1, width + 1), "int64")
     for (r, top, y), (c, left, x) in product(tiles_of(rows), tiles_of(columns)):
-        accumulators = starts(r, c, combined.sum(-1), scale * bias, MOST)
+        constants = starts(r, c, combined.sum(-1), scale * bias, MOST)
+        planes = np.zeros((len(r.planes), len(c.planes), out_channels), "int64")
         window = codes[:, y : y + r.samples, x : x + c.samples]
         bytes_ = np.array(r.inputs) @ window @ np.array(c.inputs).T
         bytes_ += np.array([[offset(a, b, MOST) for b in c.inputs] for a in r.inputs])
@@ -104,9 +125,9 @@ def test_two_dimensions_in_bytes_from_their_starts(row_axis, column_axis, channe
         for (i, row), (j, column) in product(enumerate(r.planes), enumerate(c.planes)):
             for a, b in product(range(row.count), range(column.count)):
                 used = combined[row.weight + a, column.weight + b]
-                accumulators[i, j] += used @ bytes_[:, row.product + a, column.product + b]
-        signs = [np.array([plane.signs for plane in algorithm.planes]) for algorithm in (r, c)]
-        tile = np.einsum("ijo,ia,jb->oab", accumulators, *signs)
+                planes[i, j] += used @ bytes_[:, row.product + a, column.product + b]
+        sums = [stepped(c, *row) for row in zip(planes, constants, strict=True)]
+        tile = np.einsum("ibo,ia->oab", np.array(sums), np.array([plane.signs for plane in r.planes]))
         got[:, top : top + r.outputs, left : left + c.outputs] = tile
     for y, x in product(range(height), range(width)):
         window = codes[:, y * rows.stride :, x * columns.stride :][:, :TAPS, :TAPS]
