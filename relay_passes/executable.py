@@ -3,6 +3,8 @@
 import tvm
 from tvm import relax
 
+from schedules.lowering import compiled
+
 # TVM's own default without RewriteDataflowReshape, which fails on kernels that have no blocks, and without what only
 # GPUs and sampling need
 LOWERING = (
@@ -23,4 +25,4 @@ LOWERING = (
 def build(mod: tvm.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
     """Compiles main and every kernel; ``export_library`` writes it out, ``relax.VirtualMachine`` runs it."""
     pipeline = tvm.transform.Sequential([make() for make in LOWERING])
-    return tvm.compile(mod, target=target, relax_pipeline=pipeline)
+    return compiled(mod, target, relax_pipeline=pipeline)

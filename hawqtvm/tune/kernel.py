@@ -9,6 +9,7 @@ import numpy as np
 import tvm
 
 from hawqtvm.qnn.formats import Format
+from schedules import lowering
 from schedules.dispatch import Choice
 from schedules.target import CpuTarget
 from schedules.workload import Concat, Conv2d, Dense, Elementwise
@@ -88,7 +89,7 @@ def compiled(candidate: Choice, target: CpuTarget, arguments: Arguments) -> Call
     x, *others = (arguments.activation(i, fmt) for i, (fmt, _) in enumerate(activations(candidate.workload)))
     inputs = [x, *made, *others]
     outputs = [arguments.out(i, *stored(out)) for i, out in enumerate(kernel.params[len(inputs) :])]
-    main = tvm.compile(kernel, target=target.tvm)["main"]
+    main = lowering.compiled(kernel, target.tvm)["main"]
     return partial(main, *inputs, *outputs)
 
 
@@ -105,7 +106,7 @@ def constants(candidate: Choice, target: CpuTarget, parameters: list[np.ndarray]
             made.append(array)
             continue
         made.append(tvm.runtime.empty(*stored(function.params[-1])))
-        tvm.compile(function, target=target.tvm)["main"](array, made[-1])
+        lowering.compiled(function, target.tvm)["main"](array, made[-1])
     return made
 
 

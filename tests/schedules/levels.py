@@ -13,6 +13,7 @@ import tvm
 from tvm.support import cc
 
 from hawqtvm.runtime.cpu import cpu_features
+from schedules.lowering import compiled
 from schedules.target import CpuTarget, find_target
 
 LEVELS = [find_target(name) for name in ("avx512-vnni", "avx-vnni", "avx2")]
@@ -27,13 +28,13 @@ def _has_other_encoding() -> bool:
 
 
 def assembly(func, target: CpuTarget) -> str:
-    return tvm.compile(func, target=target.tvm).mod.inspect_source("asm")
+    return compiled(func, target.tvm).mod.inspect_source("asm")
 
 
 def compile_for(func, target: CpuTarget):
     """The compiled PrimFunc."""
     if cpu_features().issuperset(target.features):
-        return tvm.compile(func, target=target.tvm)["main"]
+        return compiled(func, target.tvm)["main"]
     # GNU's assembler takes the AVX-512 form unless told otherwise, and stumbles over LLVM's line numbers
     text = re.sub(r"\n\t\.(file|loc)\b.*", "", assembly(func, target).replace("{vex}", ""))
     with tempfile.TemporaryDirectory() as directory:

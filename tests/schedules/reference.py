@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import tvm
 
+from schedules.lowering import compiled
 from schedules.target import find_target
 from schedules.workload import AvgPool2d, Conv2d, Elementwise, Epilogue, MaxPool2d, Requantized, Rescaled
 
@@ -89,7 +90,7 @@ def avg_pool2d(x: np.ndarray, workload: AvgPool2d) -> np.ndarray:
 
 
 def compile_kernel(func, target=TARGET):
-    return tvm.compile(func, target=tvm.target.Target(target))
+    return compiled(func, tvm.target.Target(target))
 
 
 def run(func, inputs: list[np.ndarray], out_shape, out_dtype: str, target=TARGET) -> np.ndarray:
