@@ -3,8 +3,8 @@
 
 Two networks: the embedded residual one, and one of depthwise separable convolutions that is trained here (seeded, not
 stored).  Sensitivities come from training images.  A row holds, over the network's free groups of layers, the rank
-correlation of a method with the measured loss on the same images; and over random plans, Spearman's correlation of the
-sum of its values (and of its pairs) with the loss increase measured on the test images.
+correlation of a method with the measured loss on the same images; and over random plans, with any number or with half
+of the groups at 4 bits, Spearman's of its values' sum (and of measured pairs) with the loss increase on test images.
 
     python scripts/rank_sensitivity.py [--samples N] [--plans N]
 """
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
@@ -58,11 +59,14 @@ class Plans:
     increase: np.ndarray
 
 
-def measured_plans(model: QuantizedModel, images: Images, labels: bool, count: int) -> Plans:
-    """``count`` plans with half of the groups at 4 bits each: it is not their number that tells them apart."""
-    rng, free = np.random.default_rng(SEED), free_groups(model.graph)
-    at4 = [[free[i] for i in rng.permutation(len(free))[: len(free) // 2]] for _ in range(count)]
-    objective = Objective(model, images, labels, SEED)
+def random_plans(free: list[Group], count: int, some: bool) -> list[list[Group]]:
+    """``count`` plans, all with half of the groups at 4 bits, or ``some``: with any number of them."""
+    rng = np.random.default_rng(SEED)
+    sizes = rng.integers(1, len(free), count, endpoint=True) if some else [len(free) // 2] * count
+    return [[free[i] for i in rng.permutation(len(free))[:size]] for size in sizes]
+
+
+def measured(objective: Objective, at4: list[list[Group]]) -> Plans:
     losses = [plan_losses(objective, [name for group in plan for name in group]).mean() for plan in [[], *at4]]
     return Plans(at4, np.array(losses[1:]) - losses[0])
 
@@ -77,15 +81,16 @@ def predicted(found: Sensitivity, plan: list[Group], pairs: bool) -> float:
     return total + pairs * sum(p["value"] for p in found.pairs if first >= set(p["layers"]))
 
 
-def rows(name: str, model: QuantizedModel, images: Images, test: Images, plans: int) -> Iterator[list]:
+def rows(name: str, model: QuantizedModel, images: Images, test: Images, count: int, out: Path) -> Iterator[list]:
     free = free_groups(model.graph)
-    measured = [measured_plans(model, test, labels, plans) for labels in (False, True)]
     for labels in (False, True):
-        found = {m: sensitivity(model, images, m, labels=labels, pairs=True) for m in METHODS}
+        unseen = Objective(model, test, labels, SEED)
+        truths = [measured(unseen, random_plans(free, count, some)) for some in (True, False)]
+        found = {m: sensitivity(model, images, m, labels=labels, pairs=True, out=out) for m in METHODS}
         oracle = values(found["loss"], free)
         for method, result in found.items():
             own, cells = values(result, free), []
-            for truth in measured:
+            for truth in truths:
                 for pairs in (False, True):
                     sums = [predicted(result, plan, pairs) for plan in truth.at4]
                     cells.append(spearmanr(sums, truth.increase).statistic)
@@ -101,14 +106,15 @@ def main() -> int:
     images, test = (load_images("digits", DIMS, n, s) for n, s in ((options.samples, "train"), (None, "test")))
     modules = {"digits": load_model("digits").module, "separable": train(EPOCHS, SEED, build=separable)}
     headers = ["network (groups)", "loss", "method", "Spearman", "Kendall"]
-    headers += [f"plans, {truth}{pairs}" for truth in ("divergence", "cross-entropy") for pairs in ("", ", with pairs")]
+    headers += [f"plans, {truth}{pairs}" for truth in ("any size", "one size") for pairs in ("", " + pairs")]
     print("| " + " | ".join(headers) + " |")
     print("|---|---|---|" + "---:|" * (len(headers) - 3))
     for name, module in modules.items():
         model = quantize(module, np.array_split(images.images, 8), name)
-        for row in rows(name, model, images, test, options.plans):
-            cells = [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row]
-            print("| " + " | ".join(cells) + " |", flush=True)
+        with TemporaryDirectory() as kept:
+            for row in rows(name, model, images, test, options.plans, Path(kept) / "sensitivity.json"):
+                cells = [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row]
+                print("| " + " | ".join(cells) + " |", flush=True)
     return 0
 
 

@@ -63,10 +63,9 @@ def sensitivity(
     ``method``: "fisher" (:mod:`hawqtvm.sensitivity.fisher`: weights and activations, one pass), "hessian"
     (:mod:`hawqtvm.sensitivity.hessian`: weights only, as HAWQ) or "loss" (:mod:`hawqtvm.sensitivity.loss`: measured,
     one run a layer).  ``labels``: the loss is cross-entropy with the images' labels, else divergence from the float
-    model's own output.  ``pairs``: also two layers of a block together, as "fisher" estimates them, else measured.
-    ``tolerance``, ``probes``: the relative standard error at which "hessian" stops, and its most probes.  ``out``: the
-    file to write; every measurement is kept in a ``.log`` beside it, from which the same call, stopped before,
-    continues.
+    model's own output.  ``pairs``: also measure each two layers of a block together, a run a pair.  ``tolerance``,
+    ``probes``: the relative standard error at which "hessian" stops, and its most probes.  ``out``: the file to write;
+    every measurement is kept in a ``.log`` beside it, from which the same call, stopped before, continues.
     Raises BadInput: images that do not fit, an unknown method, a place that cannot be written.
     """
     import torch
@@ -97,7 +96,7 @@ def sensitivity(
         found = (fisher if method == "fisher" else loss).measure(objective, log)
     together = None
     if pairs:
-        measured = (fisher if method == "fisher" else loss).measure_pairs(objective, log)
+        measured = loss.measure_pairs(objective, log)
         together = [{"layers": [first[0], second[0]], "value": value} for first, second, value in measured]
     provenance = {
         "weights": quantized.provenance.get("weights"),

@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None) -> int:
         help="fisher: estimated at the layers' outputs, weights and activations; hessian: by its trace, weights only; "
         "loss: measured, a run a layer (default: %(default)s)",
     )
-    parser.add_argument("--pairs", action="store_true", help="also two layers of a block together")
+    parser.add_argument(
+        "--pairs", action="store_true", help="also measure two layers of a block together, a run a pair"
+    )
     parser.add_argument(
         "--samples", metavar="N", type=int, default=SAMPLES, help="use at most so many images (default: %(default)s)"
     )

@@ -16,7 +16,7 @@ from hawqtvm.qnn.graph import LAYERS
 from hawqtvm.qnn.model import Arithmetic
 from hawqtvm.qnn.reference import clip_real, fake_quantize, live_run, real_step
 from hawqtvm.sensitivity.found import Found
-from hawqtvm.sensitivity.groups import Group, block_pairs, free_groups, groups
+from hawqtvm.sensitivity.groups import Group, free_groups, groups
 from hawqtvm.sensitivity.log import Log
 from hawqtvm.sensitivity.objective import Objective
 
@@ -27,15 +27,6 @@ def measure(objective: Objective, log: Log) -> Found:
     for (group, bits), samples in scores(objective, log).items():
         found.add(group, bits, objective.labels * samples + samples**2 / 2)
     return found
-
-
-def measure_pairs(objective: Objective, log: Log) -> list[tuple[Group, Group, float]]:
-    """Of each two groups of a block: ``E[(g_1 . d_1)(g_2 . d_2)]``, the cross term of both at 4 bits."""
-    found = scores(objective, log)
-    return [
-        (first, second, float((found[first, 4] * found[second, 4]).mean()))
-        for first, second in block_pairs(objective.model.graph)
-    ]
 
 
 def scores(objective: Objective, log: Log) -> dict[tuple[Group, int], np.ndarray]:
