@@ -12,9 +12,10 @@ from hawqtvm.qnn.reference import live_run, real_step
 from hawqtvm.sensitivity.found import Found, mean_and_error
 from hawqtvm.sensitivity.groups import free_groups
 from hawqtvm.sensitivity.log import Log
-from hawqtvm.sensitivity.objective import Objective, rademacher
+from hawqtvm.sensitivity.objective import LARGEST_BATCH, Objective, rademacher
 
 LEAST_PROBES = 10
+PROBE_VALUES = 2**18  # of input a probe: one image of 224x224, as other signs are worth more than other images
 
 
 def measure(objective: Objective, log: Log, tolerance: float, most: int) -> Found:
@@ -34,14 +35,15 @@ def measure(objective: Objective, log: Log, tolerance: float, most: int) -> Foun
 def traces(objective: Objective, log: Log, tolerance: float, most: int) -> dict[str, np.ndarray]:
     """Estimates ``v^T H v`` of each layer's trace, float64 ``(probes,)``.
 
-    A layer takes part until its standard error is at most ``tolerance`` times its trace, or for ``most`` probes.  A
-    probe takes one batch; each has its turn at least once: the standard error counts the images' differences too.
+    A layer takes part until its standard error is at most ``tolerance`` times its trace, or for ``most`` probes.  Each
+    probe takes the next images of the set, so that the standard error counts their differences too.
     """
-    least = max(LEAST_PROBES, len(objective.batches))
     samples: dict[str, list[float]] = {name: [] for name in objective.model.layers}
     with Progress("probes", most) as progress:
         for index in range(most):
-            going = [n for n, found in samples.items() if len(found) < least or relative_error(found) > tolerance]
+            going = [
+                n for n, found in samples.items() if len(found) < LEAST_PROBES or relative_error(found) > tolerance
+            ]
             if not going:
                 break
             item = f"hessian probe {index}: {', '.join(going)}"
@@ -58,18 +60,24 @@ def traces(objective: Objective, log: Log, tolerance: float, most: int) -> dict[
     return {name: np.array(found) for name, found in samples.items()}
 
 
+def next_images(images: np.ndarray, probe: int) -> np.ndarray:
+    """Indices of a probe's images ``(N, C, H, W)``: the next of the set, which starts again at its end."""
+    count = min(len(images), LARGEST_BATCH, max(1, PROBE_VALUES // images[0].size))
+    return np.arange(probe * count, (probe + 1) * count) % len(images)
+
+
 def relative_error(samples: list[float]) -> float:
     mean, error = mean_and_error(samples)
     return error / abs(mean) if error else 0.0
 
 
 def probe(objective: Objective, index: int, names: list[str]) -> list[float]:
-    """``v^T H v`` of each named layer on one batch, by one Hessian-vector product a layer.
+    """``v^T H v`` of each named layer on a few images, by one Hessian-vector product a layer.
 
     One product with all layers' signs would hold the same in the mean, but with the noise of ``v_i^T H_ij v_j`` between
     layers, many times a layer's own.
     """
-    model, batch = objective.model, objective.batches[index % len(objective.batches)]
+    model, batch = objective.model, next_images(objective.images, index)
     weights = {name: torch.from_numpy(layer.weight.copy()).requires_grad_() for name, layer in model.layers.items()}
     for step, env in live_run(model.graph, torch.from_numpy(objective.images[batch])):
         layer, inputs = model.layers.get(step.name), [env[i] for i in step.inputs]

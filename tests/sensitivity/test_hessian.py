@@ -89,14 +89,15 @@ def test_each_layer_stops_when_it_has_settled(model, capsys):
     assert f"{warning} after 60 probes; --probes allows more" in capsys.readouterr().err
 
 
-def test_every_batch_has_its_turn_before_a_layer_stops(model, monkeypatch):
-    monkeypatch.setattr("hawqtvm.sensitivity.objective.LARGEST_BATCH", 2)
-    monkeypatch.setattr(hessian, "LEAST_PROBES", 2)
-    problem, seen = objective(model, False, 10), []
-    original = hessian.probe
-    monkeypatch.setattr(hessian, "probe", lambda o, i, names: seen.append(i % len(o.batches)) or original(o, i, names))
-    hessian.traces(problem, no_log(), 1e9, 60)
-    assert sorted(seen) == list(range(len(problem.batches))) == list(range(5))
+def test_probes_take_the_images_in_turn(model, monkeypatch):
+    images = np.zeros((10, 2, 5, 5))
+    assert [hessian.next_images(images, i).tolist() for i in (0, 3)] == [list(range(10))] * 2
+    monkeypatch.setattr(hessian, "PROBE_VALUES", 4 * images[0].size + 1)
+    assert [hessian.next_images(images, i).tolist() for i in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    monkeypatch.setattr(hessian, "PROBE_VALUES", 1)
+    problem = objective(model, False)
+    whole = [hessian.probe(problem, i, ["head"]) for i in range(2 * len(problem.images))]
+    assert len({value for (value,) in whole}) == len(whole)
 
 
 def test_the_value_is_the_trace_times_the_squared_error_over_twice_the_size(model):
