@@ -87,7 +87,7 @@ def sensitivity(
     digest = checkpoint_sha256 or weights_sha256(quantized)
     arrays = {"images": images.images} | ({"labels": images.labels} if labels else {})
     data = {"name": images.name, "split": images.split, "images": len(images), "sha256": sha256_arrays(arrays)}
-    key = hashlib.sha256(json.dumps([VERSION, digest, data["sha256"], labels, seed]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([VERSION, digest, data["sha256"], seed]).encode()).hexdigest()
     log = Log(out and log_path(out), key)
     objective = Objective(quantized, images, labels, seed)
     if method == "hessian":

@@ -1,6 +1,5 @@
 """What a method finds: a mean and its standard error for each layer and bit width."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,9 +21,9 @@ class Found:
 
     def add(self, group: Group, bits: int, samples: np.ndarray) -> None:
         """The mean of independent samples ``(n,)`` of a group's loss increase, in equal shares for its layers."""
-        mean, error = mean_and_error(samples)
-        if not math.isfinite(mean):
+        if not np.isfinite(samples).all():
             raise BadInput(f"layer {group[0]}: its sensitivity is not finite; check the weights and the images")
+        mean, error = mean_and_error(samples)
         for name in group:
             self.layers.setdefault(name, {})[str(bits)] = mean / len(group)
             self.stderr.setdefault(name, {})[str(bits)] = error / len(group)

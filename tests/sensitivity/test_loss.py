@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
 from hawqtvm.qnn.model import Arithmetic
 from hawqtvm.qnn.reference import float_logits, last, logits, quantize_input, run_fake
 from hawqtvm.sensitivity import loss
 from hawqtvm.sensitivity.groups import block_pairs, free_groups
+from hawqtvm.sensitivity.objective import Objective
 from tests.nets import quantized_net
-from tests.sensitivity.small import no_log, objective
+from tests.sensitivity.small import images, no_log, objective
 
 
 def losses(problem, at4, integers: bool = False) -> np.ndarray:
@@ -76,3 +78,19 @@ def test_many_batches_give_what_one_gives(monkeypatch):
     parted = objective(model, False, 7)
     assert [len(batch) for batch in parted.batches] == [3, 2, 2]
     np.testing.assert_allclose(loss.plan_losses(parted, ["same.conv2"]), whole, rtol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_the_order_of_the_images_changes_none_of_their_losses(labels):
+    model = quantized_net("residual")
+    orders = [Objective(model, images(model), labels, seed) for seed in (0, 1)]
+    assert not np.array_equal(orders[0].images, orders[1].images)
+    first, second = (np.sort(loss.plan_losses(problem, ["same.conv1"])) for problem in orders)
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
+def test_the_float_models_own_logits_diverge_by_nothing_at_all():
+    model = quantized_net("residual")
+    problem = objective(model, False)
+    own = torch.from_numpy(float_logits(model, problem.images))
+    assert problem.losses(own, np.arange(len(own))).abs().max() < 1e-14

@@ -21,6 +21,7 @@ from hawqtvm.models import load_model
 from hawqtvm.quantize import quantize
 from hawqtvm.sensitivity import METHODS, loss, sensitivity
 from hawqtvm.sensitivity.__main__ import main
+from hawqtvm.sensitivity.found import Found
 from hawqtvm.sensitivity.groups import block_pairs, free_groups, groups
 from hawqtvm.sensitivity.log import Log
 from tests.nets import BATCH, NETS, noise, quantized_net, seeded
@@ -157,6 +158,11 @@ def test_networks_that_have_no_such_loss_are_refused():
     huge = replace(images(model), images=np.full((2, *model.graph.input_dims), 3e38, "float32"), labels=None)
     with pytest.raises(BadInput, match="the logits of VggNet on noise are not finite"):
         sensitivity(model, huge)
+
+
+def test_a_value_that_is_not_finite_is_refused_by_name():
+    with pytest.raises(BadInput, match="layer same.conv1: its sensitivity is not finite"):
+        Found().add(("same.conv1",), 4, np.array([1.0, np.inf]))
 
 
 @pytest.fixture
