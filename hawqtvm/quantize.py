@@ -136,8 +136,7 @@ def quantize_layer(
 
 def weight_error(layer: LayerWeights, bits: int) -> float:
     """Normalized L2 of the quantized weight from the float one."""
-    scales = layer.scales[bits].reshape(-1, *[1] * (layer.weight.ndim - 1))
-    error = np.linalg.norm(layer.codes[bits] * scales - layer.weight)
+    error = np.linalg.norm(layer.dequantized(bits) - layer.weight)
     return float(error / max(np.linalg.norm(layer.weight), 1e-15))
 
 
@@ -163,7 +162,7 @@ def quantize_source(source: Source, cache: Path | None = None) -> tuple[Quantize
             if quantized.provenance.get("fingerprint") == origin:
                 note(f"quantized already: {cache}")
                 return quantized, identity.sha256
-    images = calibration_images(source, model)
+    images = calibration_images(source, model.name, model.input_shape, model.weights)
     batches = [images.images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH)]
     quantized = quantize(
         model.module,

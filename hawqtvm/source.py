@@ -109,15 +109,15 @@ def float_model(source: Source) -> LoadedModel:
     return LoadedModel(name, module, source.input_dims, TRAINED)
 
 
-def calibration_images(source: Source, model: LoadedModel) -> Images:
-    """The images to calibrate on: the digits' training split, the user's, or noise for a network of random weights."""
+def calibration_images(source: Source, name: str, input_dims: tuple[int, int, int], weights: str) -> Images:
+    """The images to calibrate a model on: the digits' training split, the user's, or noise for random weights."""
     if source.data:
-        return load_images(source.data, model.input_shape, source.limit, split="train")
-    if model.name == DEFAULT_MODEL:
-        return load_images("digits", model.input_shape, source.limit, split="train")
-    if model.weights == RANDOM:
-        return load_images("random", model.input_shape, SPEED_ONLY_IMAGES)
-    raise BadInput(f"--data is needed to calibrate {model.name}: a folder of images or a .npz")
+        return load_images(source.data, input_dims, source.limit, split="train")
+    if name == DEFAULT_MODEL:
+        return load_images("digits", input_dims, source.limit, split="train")
+    if weights == RANDOM:
+        return load_images("random", input_dims, SPEED_ONLY_IMAGES)
+    raise BadInput(f"--data is needed to calibrate {name}: a folder of images or a .npz")
 
 
 def fingerprint(source: Source, model: LoadedModel) -> str:

@@ -8,6 +8,7 @@ test split is read once, at the end.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,15 +32,15 @@ def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return padded[torch.arange(count).view(-1, 1, 1), 0, rows, columns].unsqueeze(1)
 
 
-def train(epochs: int, seed: int, batch: int = 64) -> nn.Module:
-    """Train on the train split: SGD with momentum, one cosine cycle after a short warm-up."""
+def train(epochs: int, seed: int, batch: int = 64, build: Callable[[], nn.Module] = DigitsResNet) -> nn.Module:
+    """Train a network on the train split: SGD with momentum, one cosine cycle after a short warm-up."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     generator = torch.Generator().manual_seed(seed)
     data = digits_split("train")
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    model = DigitsResNet()
+    model = build()
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.05)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps = epochs * (len(images) // batch)

@@ -215,7 +215,7 @@ def test_a_float_checkpoint_that_is_none(name, tmp_path):
 
 
 def test_digits_are_calibrated_on_their_training_images():
-    found = calibration_images(DIGITS, load_model("digits"))
+    found = calibration_images(DIGITS, "digits", (1, 8, 8), "trained")
     assert (found.name, found.split, len(found)) == ("digits", "train", 16)
 
 

@@ -39,6 +39,11 @@ class LayerWeights:
     codes: dict[int, np.ndarray]
     scales: dict[int, np.ndarray]
 
+    def dequantized(self, bits: int) -> np.ndarray:
+        """The real values of the codes, float32 ``(O, ...)``."""
+        scales = self.scales[bits].astype("float32").reshape(-1, *[1] * (self.weight.ndim - 1))
+        return self.codes[bits].astype("float32") * scales
+
 
 @dataclass
 class QuantizedModel:

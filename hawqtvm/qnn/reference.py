@@ -50,11 +50,11 @@ def clip_real(step: Step, value: torch.Tensor) -> torch.Tensor:
 
 
 def real_step(
-    step: Step, inputs: list[torch.Tensor], weight: np.ndarray | None, bias: np.ndarray | None
+    step: Step, inputs: list[torch.Tensor], weight: np.ndarray | torch.Tensor | None, bias: np.ndarray | None
 ) -> torch.Tensor:
-    """One step on real float32 values."""
+    """One step on real float32 values; differentiable in its inputs and in a weight that is a torch tensor."""
     if step.op in LAYERS:
-        value = layer_sum(step, inputs[0], torch.from_numpy(weight)) + torch.from_numpy(per_channel(bias))
+        value = layer_sum(step, inputs[0], torch.as_tensor(weight)) + torch.from_numpy(per_channel(bias))
     elif step.op == "add":
         value = inputs[0] + inputs[1]
     elif step.op == "concat":
@@ -103,8 +103,7 @@ def run_fake(arithmetic: Arithmetic, codes: np.ndarray) -> Iterator[tuple[str, n
         weight = bias = None
         if step.op in LAYERS:
             bits, stored = arithmetic.layer_bits[step.name], arithmetic.model.layers[step.name]
-            scales = stored.scales[bits].astype("float32").reshape(-1, *[1] * (stored.weight.ndim - 1))
-            weight, bias = stored.codes[bits].astype("float32") * scales, stored.bias
+            weight, bias = stored.dequantized(bits), stored.bias
         with torch.no_grad():
             value = real_step(step, [env[i] for i in step.inputs], weight, bias)
             out = arithmetic.tensors[step.name]
