@@ -68,9 +68,9 @@ def allocate(
 
     A limit is a fraction r (0.5), which stands for ``all4 + r (all8 - all4)``, or "8MB", "100G", "4.2ms".  ``fix``:
     {layer: 4 or 8}.  ``seconds``: after so long CBC stops, and the plan's ``gap`` says how far off it may be.
-    Of equally sensitive plans (to a millionth of the span) the one with the fewest 4-bit layers, those the latest in the
-    network.  Raises BadInput (a limit that makes no sense, or that none can meet: then with the nearest that can) and
-    CheckFailed (CBC found no plan in time).
+    Of equally sensitive plans (to a millionth of the span) the one with the fewest 4-bit layers, those the latest in
+    the network.  Raises BadInput (a limit that makes no sense, or that none can meet: then with the nearest that can)
+    and CheckFailed (CBC found no plan in time).
     """
     limits = resolve(problem, {"size": size, "bops": bops, "latency": latency})
     return solve(problem.fix(fix or {}), limits, seconds)

@@ -20,8 +20,9 @@ def pareto(
     """Points of the frontier of sensitivity and the quantity ``over``, the least sensitive first, both ends among them.
 
     ``limits``: absolute ones that every point meets besides.  ``points``: at most so many, their ``over`` as evenly
-    spaced as the frontier allows; None for all that differ by more than a few millionths of the span.  Each is exact: the least
-    sensitivity that so much ``over`` allows, then the least ``over`` with that (epsilon-constraint method).
+    spaced as the frontier allows; None for all that differ by more than a few millionths of the span.  Each is
+    exact: the least sensitivity that so much ``over`` allows, then the least ``over`` with that (epsilon
+    constraints).
     Raises BadInput where no plan meets the limits.
     """
     cost, sensitivity = problem.quantities[over], problem.quantities[SENSITIVITY]

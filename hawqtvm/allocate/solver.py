@@ -18,7 +18,7 @@ EQUAL = 1e-6  # of a quantity's span: values closer than this are the same
 SPAN = 1e4  # of every row CBC sees: its absolute tolerances are then far below EQUAL
 SECONDS = 60.0
 # CBC stops at no gap, takes every better answer, and does not pass off a fraction as 0 or 1 or a broken row as met
-EXACT = "-ratioGap 0 -allowableGap 0 -increment 1e-7 -integerT 1e-9 -primalT 1e-9".split()
+EXACT = {"ratioGap": 0, "allowableGap": 0, "increment": 1e-7, "integerT": 1e-9, "primalT": 1e-9}
 BOUND = re.compile(r"^Lower bound:\s+(\S+)", re.MULTILINE)
 
 
@@ -86,9 +86,9 @@ def _program(groups: list[str], goal: Quantity, rows: Limits) -> "tuple[pulp.LpP
     import pulp
 
     program = pulp.LpProblem("bits", pulp.LpMinimize)
-    x = {a: pulp.LpVariable(f"x{i}", cat=pulp.LpBinary) for i, a in enumerate(groups)}
+    x = {a: program.add_variable(f"x{i}", cat=pulp.LpBinary) for i, a in enumerate(groups)}
     products = dict.fromkeys(pair for quantity in (goal, *(row for row, _ in rows)) for pair in quantity.products)
-    z = {pair: pulp.LpVariable(f"z{i}", cat=pulp.LpBinary) for i, pair in enumerate(products)}
+    z = {pair: program.add_variable(f"z{i}", cat=pulp.LpBinary) for i, pair in enumerate(products)}
 
     def scaled(quantity: Quantity) -> "pulp.LpAffineExpression":
         factor = SPAN / (quantity.span or 1.0)
@@ -117,14 +117,19 @@ def _run_cbc(program: "pulp.LpProblem", seconds: float) -> tuple[str, list[str] 
     with tempfile.TemporaryDirectory(prefix="hawqtvm-cbc-") as folder:
         model, solution = Path(folder) / "model.mps", Path(folder) / "solution"
         program.writeMPS(str(model))
-        cbc = [pulp.PULP_CBC_CMD.pulp_cbc_path, model, "-timeMode", "elapsed", "-sec", str(seconds), *EXACT]
-        try:
-            done = subprocess.run(
-                [*cbc, "-solve", "-solution", solution], cwd=folder, capture_output=True, text=True, check=True
-            )
-            first, *values = solution.read_text().splitlines()
-        except (OSError, subprocess.CalledProcessError, ValueError) as error:
-            raise BadInput(f"CBC does not run ({error}); install pulp again: it brings CBC along") from error
+        for preprocess in ("off", "on"):  # on, CBC loses optima of programs with products; off, it may crash
+            settings = EXACT | {"preprocess": preprocess, "timeMode": "elapsed", "sec": seconds}
+            options = [text for name, value in settings.items() for text in (f"-{name}", str(value))]
+            cbc = [pulp.PULP_CBC_CMD.pulp_cbc_path, model, *options, "-solve", "-solution", solution]
+            try:
+                done = subprocess.run(cbc, cwd=folder, capture_output=True, text=True)
+            except OSError as error:
+                raise BadInput(f"CBC does not run ({error}); install pulp again: it brings CBC along") from error
+            if done.returncode == 0 and solution.exists():
+                break
+        else:
+            raise CheckFailed(f"CBC ended with {done.returncode} on a program of {len(program.variables())} variables")
+        first, *values = solution.read_text().splitlines()
     bound = BOUND.search(done.stdout)
     columns = (line.lstrip("* ").split() for line in values)  # what breaks a limit is starred
     found = [name for _, name, value, *_ in columns if float(value) > 0.5]
