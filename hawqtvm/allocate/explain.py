@@ -15,8 +15,8 @@ class Trade:
 
     ``gain``: in bytes, operations or microseconds.  ``price``: sensitivity for each of them; None where nothing is
     gained.  ``rank`` of that price among ``of`` free groups, 1 the lowest.  ``flips_at``: the nearest limit, others as
-    they are, from which (a layer at 4 bits) or below which (at 8) the best plan has the layer the other way; None where
-    none has.
+    they are, at which (a layer at 4 bits) or just below which (at 8) the best plan has the layer the other way; None
+    where none has.
     """
 
     gain: float
@@ -60,9 +60,9 @@ class Explanation:
             if trade.flips_at is None:
                 lines.append(f"  No {'looser' if self.bits == 4 else 'tighter'} limit on {quantity} flips {it}.")
             elif self.bits == 4:
-                lines.append(f"  Flips to 8 bits from --{quantity} {shown_feasible(quantity, trade.flips_at)} on.")
+                lines.append(f"  Flips to 8 bits first at --{quantity} {shown_feasible(quantity, trade.flips_at)}.")
             else:
-                lines.append(f"  Flips to 4 bits below --{quantity} {shown(quantity, trade.flips_at)}.")
+                lines.append(f"  Flips to 4 bits first below --{quantity} {shown(quantity, trade.flips_at)}.")
         if self.flips_beyond is None:
             lines.append(f"No sensitivity of {'its' if one else 'their'} own flips {it} under these limits.")
         else:
@@ -107,12 +107,6 @@ def _gain(allocation: Allocation, name: str, first: str) -> float:
     return change if bits[first] == 8 else -change
 
 
-def _both(allocation: Allocation, layer: str) -> tuple[Problem, Problem]:
-    """The problem with the layer as it is, and the other way."""
-    problem, bits = allocation.problem, allocation.bits[layer]
-    return problem.fix({layer: bits}), problem.fix({layer: 12 - bits})
-
-
 def _least(problem: Problem, name: str, limits: dict[str, float], sensitivity: float, seconds: float) -> float | None:
     """The least of a quantity with a sensitivity of at most so much, the other limits holding."""
     others = rows(problem, {n: limit for n, limit in limits.items() if n != name})
@@ -121,39 +115,32 @@ def _least(problem: Problem, name: str, limits: dict[str, float], sensitivity: f
     return found and problem.quantities[name].at(found.bits)
 
 
-def _best(problem: Problem, limits: dict[str, float], seconds: float) -> float | None:
-    """The least sensitivity under the limits."""
-    sensitivity = problem.quantities[SENSITIVITY]
-    found = minimize(problem, sensitivity, rows(problem, limits), seconds)
-    return found and sensitivity.at(found.bits)
-
-
 def _loosened(allocation: Allocation, layer: str, name: str, seconds: float) -> float | None:
-    """The least limit at which 8 bits are as good as 4.
+    """The least limit under which the best plan has the layer at 8 bits instead of 4.
 
-    Up to the least cost of 8 bits at the sensitivity of 4, they are not; there, what 4 reach by then sets a new mark.
+    Up to the least cost of 8 bits at the sensitivity of 4, it has not; there, what is best by then sets a new mark.
     """
-    as_is, turned = _both(allocation, layer)
-    span = allocation.problem.quantities[SENSITIVITY].span
+    problem, sensitivity = allocation.problem, allocation.problem.quantities[SENSITIVITY]
+    turned = problem.fix({layer: 8})
     mark = allocation.predicted[SENSITIVITY]
     while (limit := _least(turned, name, allocation.limits, mark, seconds)) is not None:
-        reached = _best(as_is, allocation.limits | {name: limit}, seconds)
-        if reached >= mark - EQUAL * span:
+        best = optimum(problem, rows(problem, allocation.limits | {name: limit}), seconds)
+        if best.bits[layer] == 8:
             return limit
-        mark = reached
+        mark = min(mark - 2 * EQUAL * sensitivity.span, sensitivity.at(best.bits))
     return None
 
 
 def _tightened(allocation: Allocation, layer: str, name: str, seconds: float) -> float | None:
-    """The greatest limit below which 4 bits are better than 8: the mirror of :func:`_loosened`."""
-    as_is, turned = _both(allocation, layer)
-    quantity = allocation.problem.quantities[name]
-    mark = _best(turned, allocation.limits, seconds)
-    while mark is not None:
+    """The greatest limit below which the best plan has the layer at 4 bits: the mirror of :func:`_loosened`."""
+    problem, sensitivity = allocation.problem, allocation.problem.quantities[SENSITIVITY]
+    as_is, turned = (problem.fix({layer: bits}) for bits in (8, 4))
+    limits, mark = allocation.limits, float("-inf")
+    while (found := minimize(turned, sensitivity, rows(problem, limits), seconds)) is not None:
+        mark = max(mark + 2 * EQUAL * sensitivity.span, sensitivity.at(found.bits))
         limit = _least(as_is, name, allocation.limits, mark, seconds)
-        tighter = allocation.limits | {name: limit - 4 * EQUAL * quantity.span}
-        mark = _best(turned, tighter, seconds)
-        reached = _best(as_is, tighter, seconds)
-        if mark is not None and (reached is None or mark < reached):
-            return limit
+        limits = allocation.limits | {name: limit - 4 * EQUAL * problem.quantities[name].span}
+        best = optimum(problem, rows(problem, limits), seconds)
+        if best is None or best.bits[layer] == 4:
+            return best and limit
     return None
