@@ -82,6 +82,9 @@ def deploy(
     layer_bits = quantized.bits(plan.bits)
     threads, level = machine(batch, threads, target)
     out = Path(out) if out is not None else default_out(quantized.name, plan.name)
+    here = {"device": this_device().folder, "target": level.name, "threads": threads, "batch": batch}
+    if elsewhere := plan.made_elsewhere(here | {"residual": residual, "activations": activations}):
+        note(f"{plan.name} was made for {elsewhere}: its latency here is another, and another plan may be better")
     tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
     runs_here = cpu_features().issuperset(level.features)
     arithmetic = Arithmetic(quantized, layer_bits, residual)

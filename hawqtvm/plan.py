@@ -35,6 +35,11 @@ class Plan:
                 f"{checkpoint[:12]}...; make the plan again or give its checkpoint"
             )
 
+    def made_elsewhere(self, here: dict) -> str:
+        """What the plan's latencies were measured for, where that is not ``here``: "batch 8 (here 1)"; "" if all is."""
+        known = {key: self.provenance[key] for key in here if self.provenance.get(key) is not None}
+        return ", ".join(f"{key} {value} (here {here[key]})" for key, value in known.items() if value != here[key])
+
     def to_json(self) -> dict:
         return {
             "version": VERSION,

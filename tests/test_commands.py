@@ -131,7 +131,7 @@ def test_quantize_then_deploy_its_checkpoint(tmp_path):
     assert json.loads(done.stdout)["artifact"] == "artifacts/digits-mine"
 
 
-@pytest.mark.parametrize("stage", ["deploy", "quantize", "tune", "verify"])
+@pytest.mark.parametrize("stage", ["allocate", "deploy", "quantize", "tune", "verify"])
 def test_help_is_fast_and_complete(tmp_path, stage):
     started = time.monotonic()
     done = run(tmp_path, stage, "--help")

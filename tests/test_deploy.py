@@ -199,6 +199,12 @@ def test_tied_layers_share_their_bits(nets, tmp_path):
         deploy(nets("residual"), {"down.conv1": 4}, out=tmp_path / "a")
 
 
+def test_a_plan_made_for_another_device_is_taken_with_a_warning(vgg, tmp_path, capfd):
+    plan = Plan({"features.3": 4}, "mine", provenance={"device": "another-cpu-8-cores", "batch": 1})
+    deploy(vgg, plan, 1, tmp_path / "a", verify=False, **QUICK)
+    assert "mine was made for device another-cpu-8-cores (here " in capfd.readouterr().err
+
+
 def test_a_plan_for_this_checkpoint_is_taken(vgg, tmp_path):
     plan = Plan({}, "p", vgg.name, weights_sha256(vgg))
     deploy(vgg, plan, out=tmp_path / "a", verify=False, **QUICK)

@@ -115,3 +115,10 @@ def test_a_plan_belongs_to_its_model_and_checkpoint():
         own.check_belongs("other", SHA)
     with pytest.raises(BadInput, match=f"mixed.*{SHA[:12]}.*ffffffffffff"):
         own.check_belongs("net", "f" * 64)
+
+
+def test_a_plan_says_what_else_it_was_made_for():
+    made = Plan({}, "mixed", provenance={"device": "a-cpu", "batch": 8, "threads": None})
+    assert made.made_elsewhere({"device": "a-cpu", "batch": 8, "threads": 2}) == ""
+    assert made.made_elsewhere({"device": "b-cpu", "batch": 1}) == "device a-cpu (here b-cpu), batch 8 (here 1)"
+    assert uniform(4).made_elsewhere({"device": "b-cpu"}) == ""
