@@ -32,7 +32,7 @@ def measured_problem(
     weights = {name: quantized.layers[name].weight.size for name in names}
     macs = {step.name: weights[step.name] * step.dims[1] * step.dims[2] for step in steps}
     found = _measured(sensitivity, SENSITIVITY_FILE, quantized.name, checkpoint)
-    values = found.layers(names, fixed, optional=True)
+    values = found.layers(names, fixed, losses=True)
     quantities = {
         SENSITIVITY: quantity(values, pairs=found.pairs(names)),
         "size": quantity({name: {bits: weights[name] * bits / 8 for bits in (4, 8)} for name in names}),
@@ -111,18 +111,22 @@ class _File:
     def bad(self, what: str) -> BadInput:
         return BadInput(f"the {self.kind} {self.path} {what}; write it again, or name the right file")
 
-    def number(self, value, where: str) -> float:
-        """A finite number, 0 or more."""
+    def number(self, value, where: str, signed: bool = False) -> float:
+        """A finite number, 0 or more unless ``signed``."""
         if value is None:
             raise self.bad(f"lacks {where}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise self.bad(f"has {value!r} at {where}: not a finite number of 0 or more")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.bad(f"has {value!r} at {where}: not a finite number")
+        if value < 0 and not signed:
+            raise self.bad(f"has {value!r} at {where}: not a number of 0 or more")
         return float(value)
 
-    def both(self, value, where: str, factor: float = 1.0, bits: Iterable[int] = (4, 8)) -> dict[int, float]:
+    def both(
+        self, value, where: str, factor: float = 1.0, bits: Iterable[int] = (4, 8), signed: bool = False
+    ) -> dict[int, float]:
         """{bits: number} from {"4": number, "8": number}."""
         value = self.object(value, where)
-        return {b: factor * self.number(value.get(str(b)), f"{where} at {b} bits") for b in bits}
+        return {b: factor * self.number(value.get(str(b)), f"{where} at {b} bits", signed) for b in bits}
 
     def object(self, value, where: str) -> dict:
         if not isinstance(value, dict):
@@ -134,17 +138,21 @@ class _File:
             raise self.bad(f"names layer {name!r} in {where}, which the model does not have")
         return name
 
-    def layers(self, names: list[str], fixed: dict[str, int], optional: bool = False) -> dict[str, dict[int, float]]:
-        """Both values of the layers a plan may set, and those at 8 bits of the fixed (``optional``: or 0)."""
+    def layers(self, names: list[str], fixed: dict[str, int], losses: bool = False) -> dict[str, dict[int, float]]:
+        """Both values of the layers a plan may set, and those at 8 bits of the fixed.
+
+        ``losses``: of either sign, and 0 where a fixed layer has none.
+        """
         listed = self.object(self.data.get("layers"), "layers")
         for name in listed:
             self.known(name, names, "layers")
-        absent = {"8": 0.0} if optional else None
+        absent = {"8": 0.0} if losses else None
         return {
             name: self.both(
                 listed.get(name, absent if name in fixed else None),
                 f"layer {name}",
                 bits=(8,) if name in fixed else (4, 8),
+                signed=losses,
             )
             for name in names
         }
@@ -171,14 +179,14 @@ class _File:
         return [(a, b, value) for (a, b), value in found.items()]
 
     def edges(self, names: list[str], fixed: dict[str, int]) -> list[tuple[str, str, float, float]]:
-        """(from, to, microseconds where it goes from 4 to 8 bits, from 8 to 4), 0 where no plan has it so."""
+        """(from, to, microseconds where it goes from 4 to 8 bits, from 8 to 4, of either sign); 0 where none does."""
         found = []
         for i, entry in enumerate(self.listed("edges")):
             where = f"edges[{i}]"
             a, b = (self.known(entry.get(key), names, where) for key in ("from", "to"))
             us = self.object(entry.get("us"), f"{where} us")
             down, up = (
-                0.0 if low in fixed else self.number(us.get(key), f"{where} us {key}, from {a} to {b}")
+                0.0 if low in fixed else self.number(us.get(key), f"{where} us {key}, from {a} to {b}", signed=True)
                 for low, key in ((a, "4-8"), (b, "8-4"))
             )
             found.append((a, b, down, up))

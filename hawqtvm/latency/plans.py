@@ -29,15 +29,14 @@ def reader(graph: Graph, name: str) -> str | None:
 def profile_plans(graph: Graph) -> list[Bits]:
     """All at 8, all at 4, and two in which layers and their readers differ, so that every layer meets either reader.
 
-    Where layers feed one another in a circle of odd length, one of its edges never sees different bits.
+    Where layers feed one another in a circle of odd length, one of its edges never sees different bits: that of the
+    first layer, since it is the last one whose kernel also adds and writes for the next.
     """
     leader = leaders(graph)
     colour: dict[str, int] = {}
-    for name, first in leader.items():
-        mine = colour.setdefault(first, 0)
+    for name, first in reversed(leader.items()):
         after = leader.get(reader(graph, name))
-        if after is not None:
-            colour.setdefault(after, 1 - mine)
+        colour.setdefault(first, 0 if after is None else 1 - colour[after])
     names = [step.name for step in graph.layers]
 
     def plan(four: set[int]) -> Bits:

@@ -117,7 +117,7 @@ def put(file, *keys):
             put("sensitivity", "layers", "same.conv1", "4", math.nan),
             "sensitivity.json has nan at layer same.conv1 at 4",
         ),
-        (put("sensitivity", "layers", "same.conv1", "4", -1.0), "has -1.0 at layer same.conv1 at 4 bits"),
+        (put("latency", "layers", "same.conv1", "4", -1.0), "has -1.0 at layer same.conv1 at 4 bits"),
         (put("sensitivity", "layers", "same.conv1", "8", ...), "lacks layer same.conv1 at 8 bits"),
         (put("sensitivity", "layers", "same.conv1", ...), "sensitivity file .* lacks layer same.conv1"),
         (put("sensitivity", "layers", "same.conv9", {"4": 1, "8": 0}), "names layer 'same.conv9' in layers"),
@@ -139,6 +139,14 @@ def put(file, *keys):
 def test_what_is_wrong_in_a_measured_file_is_named(measured, change, message):
     with pytest.raises(BadInput, match=message):
         measured(change)
+
+
+def test_measured_losses_and_edges_may_be_negative(measured):
+    losses = measured(put("sensitivity", "layers", "same.conv1", "4", -1.0))
+    assert losses.quantities["sensitivity"].layers["same.conv1"][4] == -1.0
+    edges = measured(put("latency", "edges", 0, "us", "4-8", -2.5))
+    plan = edges.uniform(8) | {"same.conv1": 4}
+    assert edges.quantities["latency"].at(plan) == pytest.approx(measured().quantities["latency"].at(plan) - 3 - 2.5)
 
 
 ROW = {
