@@ -1,0 +1,102 @@
+"""What is compared: a network, its copy, and two of it with a slower schedule, one for a layer, one for the whole."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from hawqtvm.console import note
+from hawqtvm.deploy import deploy
+from hawqtvm.errors import CheckFailed
+from hawqtvm.files import write_atomic
+from hawqtvm.quantize import quantize_source
+from hawqtvm.report import measure_pairs
+from hawqtvm.report.compare import Factors, judged
+from hawqtvm.source import Source
+from hawqtvm.tune import tune
+from schedules import tuning_log
+from schedules.tuned import family
+
+BATCH, THREADS, CONFIGS = 8, 1, 24
+LAYER, NETWORK = 1.12, 1.05  # at least so many times slower, in place
+TRIED = 8
+ROUNDS = 10
+SETTINGS = {"threads": THREADS, "verify": True, "measure": False}
+
+
+@dataclass(frozen=True)
+class Slower:
+    """A config that tuning found slower than the best: by how much its layer, and the network, are expected to be."""
+
+    record: tuning_log.Record
+    layers: list[str]
+    layer: float
+    network: float
+
+
+def build(folder: Path, model: str) -> dict:
+    """Builds base, same, layer and network in ``folder``, or finds them there; ``subjects.json`` says what they are.
+
+    CheckFailed when no legal config is as much slower as wanted.
+    """
+    done = folder / "subjects.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    quantized, _ = quantize_source(Source(model=model), folder / "checkpoint")
+    rows = tune(quantized, 8, BATCH, threads=THREADS, trials=CONFIGS, out=folder / "logs")
+    records = [record for path in (folder / "logs").glob("*/*.jsonl") for record in tuning_log.read(path)]
+    records = [record for record in records if record.error is None]
+    deploy(quantized, 8, BATCH, folder / "base", tuning_logs=folder / "logs", **SETTINGS)
+    shutil.copytree(folder / "base", folder / "same", dirs_exist_ok=True)
+    options = candidates(rows, records)
+    single = [option for option in options if len(option.layers) == 1]
+    subjects = {
+        "model": model,
+        "layer": _slow(folder, quantized, records, "layer", sorted(single, key=lambda o: abs(o.layer - LAYER - 0.05))),
+        "network": _slow(
+            folder, quantized, records, "network", sorted(options, key=lambda o: abs(o.network - NETWORK - 0.005))
+        ),
+    }
+    write_atomic(done, json.dumps(subjects, indent=1) + "\n")
+    return subjects
+
+
+def candidates(rows, records: list[tuning_log.Record]) -> list[Slower]:
+    """Every config that was measured slower than its workload's best."""
+    total = sum(row.us * len(row.layers) for row in rows)
+    layers = {family(row.workload): row for row in rows}
+    found = []
+    for record in records:
+        row = layers[family(record.workload)]
+        if record.median > row.us:
+            whole = 1 + (record.median - row.us) * len(row.layers) / total
+            found.append(Slower(record, row.layers, record.median / row.us, whole))
+    return found
+
+
+def _slow(folder: Path, quantized, records, kind: str, options: list[Slower]) -> dict:
+    """Builds the first candidate that is slow enough in place, and says what it is."""
+    least = {"layer": LAYER, "network": NETWORK}[kind]
+    for option in options[:TRIED]:
+        logs = folder / f"logs-{kind}"
+        same = family(option.record.workload)
+        kept = [record for record in records if family(record.workload) != same or record is option.record]
+        path = tuning_log.log_path(logs, option.record.device, option.record.target, option.record.threads)
+        write_atomic(path, "".join(map(tuning_log.line, kept)))
+        deploy(quantized, 8, BATCH, folder / kind, tuning_logs=logs, **SETTINGS)
+        wanted = option.layers[0] if kind == "layer" else None
+        ratio = next(
+            row.shift.ratio
+            for row in judged(*measure_pairs([folder / "base"], [folder / kind], rounds=ROUNDS), Factors())
+            if row.layer == wanted
+        )
+        note(f"{kind}: {option.layers} with {option.record.schedule} {option.record.config}: {ratio:.3f} times")
+        if least <= ratio <= 1 + 2 * (least - 1):
+            return {
+                "row": wanted,
+                "layers": option.layers,
+                "schedule": option.record.schedule,
+                "config": option.record.config,
+                "ratio": ratio,
+            }
+    raise CheckFailed(f"none of {min(TRIED, len(options))} slower configs makes the {kind} {least} times slower")
