@@ -98,7 +98,7 @@ def change(row: Row) -> str:
 def _sides(comparison: Comparison) -> str:
     how = "in turns" if comparison.interleaved else "in separate sessions, in units of a yardstick"
     runs = comparison.head, comparison.base
-    commits = " against ".join(run.commit[:12] if run.commit else "no commit given" for run in runs)
+    commits = " against ".join(_cell(run.commit[:12]) if run.commit else "no commit given" for run in runs)
     return f"{commits}, measured {how} on `{comparison.head.device.name}`, {len(comparison.head.load)} rounds."
 
 
