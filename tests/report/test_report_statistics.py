@@ -22,7 +22,7 @@ def as_rounds(us):
 
 def test_the_best_calls_of_turns_are_compared_turn_by_turn():
     slow_turn = 5.0  # the same disturbance on both sides
-    base = (((100.0, 300.0), (100.0 * slow_turn, 900.0), (101.0, 200.0)),) * 7
+    base = (((100.0, 300.0), (100.0 * slow_turn, 500.0), (101.0, 200.0)),) * 7
     head = (((150.0, 110.0), (110.0 * slow_turn, 990.0), (400.0, 111.1)),) * 7
     shift = paired(base, head)
     assert shift.ratio == pytest.approx(1.1) and shift.low == pytest.approx(1.1) and shift.wander == 0
