@@ -162,6 +162,11 @@ def test_a_step_beside_odd_runs_is_found():
         assert change.kind == "step" and abs(change.first - 25) <= 2
 
 
+def test_a_small_step_however_clear_is_not_beyond_the_factor():
+    clear = np.exp(0.001 * np.random.default_rng(0).normal(size=RUNS)) * steps((20, 1.02))(np.arange(RUNS))
+    assert find_changes(clear, 1.03) == [] and len(find_changes(clear, 1.01)) == 1
+
+
 def test_a_drift_is_no_staircase():
     for changes in found_in(lambda t: np.exp(0.004 * t)):
         assert [change.kind for change in changes] == ["drift"]
