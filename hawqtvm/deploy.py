@@ -15,7 +15,7 @@ from hawqtvm.console import Parser, command, note, print_json, table
 from hawqtvm.errors import BadInput
 from hawqtvm.plan import Plan, load_plan, uniform
 from hawqtvm.runtime.artifact import KIND, MANIFEST
-from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_bits, add_options, checkpoint_place, machine, packs, planned
+from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, checkpoint_place, machine, packs, planned
 
 if TYPE_CHECKING:
     from hawqtvm.data import Images
@@ -228,11 +228,13 @@ def main(argv: Sequence[str] | None) -> int:
     from hawqtvm import source as sources
     from hawqtvm.files import check_directory
     from hawqtvm.quantize import quantize_source
+    from hawqtvm.under_limits import Setting, add_limits, choose_bits, limits_of
 
     parser = Parser("deploy", "Builds, verifies and measures an integer-only library from a model and a plan of bits.")
-    add_bits(parser)
+    parser.add_argument("--bits", help="a plan.json, or 4 or 8 for all layers (default: 8)")
     sources.add_options(parser)
     add_options(parser)
+    add_limits(parser)
     parser.add_argument(
         "--tuning-logs",
         metavar="DIR",
@@ -244,16 +246,21 @@ def main(argv: Sequence[str] | None) -> int:
         help="the artifact's directory; the quantized model is kept beside it (default: artifacts/<model>-<plan>)",
     )
     options = parser.parse_args(argv)
-    plan, source = load_plan(options.bits), sources.from_options(options)
+    limits = limits_of(options)
+    plan, source = load_plan(options.bits or "8"), sources.from_options(options)
     machine(options.batch, options.threads, options.target)  # before the long work, as the place below
     logs_folder(options.tuning_logs)
     source = planned(source, plan)
     if options.out:
         check_directory(options.out, MANIFEST, KIND)
-    cache = checkpoint_place(source, Path(options.out).parent if options.out else ARTIFACTS)
-    quantized, digest = quantize_source(source, cache)
+    folder = Path(options.out).parent if options.out else ARTIFACTS
+    quantized, digest = quantize_source(source, checkpoint_place(source, folder))
     plan.check_belongs(quantized.name, digest)  # before images are loaded
     quantized.bits(plan.bits)
+    if limits:
+        weights = quantized.provenance.get("weights")
+        images = sources.calibration_images(source, quantized.name, quantized.graph.input_dims, weights)
+        plan = choose_bits(quantized, digest, images, limits, folder, Setting.of(options))
     result = deploy(
         quantized,
         plan,

@@ -20,10 +20,6 @@ TUNING_LOGS = Path("tuning_logs")
 ACTIVATIONS = ("bytes", "words")  # how codes of 4 bits lie: the index says whether packed
 
 
-def add_bits(parser: Parser) -> None:
-    parser.add_argument("--bits", default="8", help="a plan.json, or 4 or 8 for all layers (default: %(default)s)")
-
-
 def add_options(parser: Parser) -> None:
     """``--target``, ``--batch``, ``--threads``, ``--residual`` and ``--activations``."""
     parser.add_argument(

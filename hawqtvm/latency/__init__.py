@@ -118,8 +118,7 @@ def latency(
     cpu_threads.choose(threads, threads)
     if out is not None:
         check_appendable(out)
-    device, folders = this_device(), (logs_folder(tuning_logs), SHIPPED)
-    tuned = load_tuned(level, threads, device, folders)
+    tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
     graph = quantized.graph
     profiled = profile_plans(graph)
     chosen = profiled + random_plans(graph, plans, SEED)
@@ -133,19 +132,16 @@ def latency(
     costs = attribute(graph, profiled, [times.layers(index) for index in range(len(profiled))])
     checked = [index for index in range(len(chosen)) if index < 2 or index >= len(profiled)]
     checks = [Check(chosen[index], costs.predict(chosen[index]), times.call(index)) for index in checked]
-    setting = {
-        "model": quantized.name,
-        "checkpoint": checkpoint_sha256 or weights_sha256(quantized),
-        "device": device.folder,
-        "driver": None,
-        "target": level.name,
-        "threads": threads,
-        "batch": batch,
-        "residual": residual,
-        "activations": activations,
-        "tuning_log": _log_sha256(folders, device, level.name, threads),
-        "rounds": rounds,
-    }
+    setting = described(
+        quantized.name,
+        checkpoint_sha256 or weights_sha256(quantized),
+        target=level.name,
+        threads=threads,
+        batch=batch,
+        residual=residual,
+        activations=activations,
+        tuning_logs=tuning_logs,
+    )
     profile = Profile(costs, checks, setting)
     if out is not None:
         write_atomic(out, json.dumps(profile.to_json(), indent=1) + "\n")
@@ -159,10 +155,24 @@ def _built(context: "Context", directory: Path, compile_library) -> Path:
     return directory
 
 
-def _log_sha256(folders, device, target: str, threads: int) -> str | None:
-    """Of the first folder's log of this device, target and number of threads; None if there is none."""
+def described(
+    model: str, checkpoint: str, *, target: str, threads: int, tuning_logs: str | os.PathLike | None, **setting
+) -> dict:
+    """What a profile measured here holds for; ``tuning_log`` is of this device, the user's before hawqtvm's own."""
+    from hawqtvm.deploy import logs_folder
     from hawqtvm.files import sha256_file
-    from schedules.tuning_log import log_path
+    from schedules.tuned import SHIPPED
+    from schedules.tuning_log import log_path, this_device
 
-    paths = (log_path(folder, device, target, threads) for folder in folders)
-    return next((sha256_file(path) for path in paths if path.is_file()), None)
+    device = this_device()
+    paths = (log_path(folder, device, target, threads) for folder in (logs_folder(tuning_logs), SHIPPED))
+    return {
+        "model": model,
+        "checkpoint": checkpoint,
+        "device": device.folder,
+        "driver": None,
+        "target": target,
+        "threads": threads,
+        **setting,
+        "tuning_log": next((sha256_file(path) for path in paths if path.is_file()), None),
+    }
