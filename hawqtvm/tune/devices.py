@@ -1,7 +1,10 @@
 """Where candidates are measured: TVM RPC servers, one of this machine's own or those of a tracker."""
 
+import os
 import socket
+import threading
 import time
+from functools import partial
 
 from tvm import rpc
 
@@ -30,14 +33,9 @@ class Local:
     def connect(self) -> rpc.RPCSession:
         """A session that no one else has."""
         if self._server is None:
-            environment = {"TVM_NUM_THREADS": str(self.threads), "TVM_BIND_THREADS": "0"}
-
-            def init() -> None:
-                import os
-
-                os.environ.update(environment)
-
-            self._server = rpc.Server("127.0.0.1", *PORTS, silent=True, server_init_callback=init)
+            self._server = rpc.Server(
+                "127.0.0.1", *PORTS, silent=True, server_init_callback=partial(_prepare, self.threads, os.getpid())
+            )
         return rpc.connect("127.0.0.1", self._server.port, session_timeout=SESSION)
 
     def abandon(self) -> None:
@@ -48,6 +46,18 @@ class Local:
 
     def check(self, waited: float) -> None:
         """The server is this process's own: it comes."""
+
+
+def _prepare(threads: int, parent: int) -> None:
+    """In the server's process: its sessions' threads, pinned to no CPU, and its end when its parent was killed."""
+    os.environ |= {"TVM_NUM_THREADS": str(threads), "TVM_BIND_THREADS": "0"}
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ASKED)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Tracker:
