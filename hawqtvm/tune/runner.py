@@ -41,8 +41,8 @@ def measure(devices: Local | Tracker, libraries: Sequence[Library]) -> list[Roun
     """Microseconds of each candidate's calls, a tuple a round, or why it does not run; all are of one workload.
 
     All times are of one session on one device.  When that ends early the race starts anew in another; a candidate in
-    whose turns that happened ``FAULTS`` times takes no further part.  Raises BadInput where the device has too few
-    threads, CheckFailed where sessions keep ending.
+    whose turns that happened ``devices.faults`` times takes no further part.  Raises BadInput where the device has too
+    few threads, CheckFailed where sessions keep ending.
     """
     faults, lost, failed = Counter(), 0, {}
     while len(failed) < len(libraries):
