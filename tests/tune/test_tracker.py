@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 
+import psutil
 import pytest
 from tvm import rpc
 from tvm.rpc.tracker import Tracker as TrackerServer
@@ -51,6 +51,11 @@ def kill(server: subprocess.Popen) -> None:
     server.wait()
 
 
+def in_session(server: subprocess.Popen) -> bool:
+    """Whether someone measures on it: a process for the session beside the one that listens."""
+    return len(psutil.Process(server.pid).children(recursive=True)) > 1
+
+
 @pytest.fixture(scope="module")
 def tracker():
     server = TrackerServer("127.0.0.1", 9190, 9990, silent=True)
@@ -70,8 +75,8 @@ def test_a_device_that_is_killed_loses_no_trial_and_leaves_no_wrong_time(quick, 
     def killing(self, index):
         begin(self, index)
         begun.append(index)
-        if len(begun) == 15:  # in the middle of a race
-            threading.Thread(target=kill, args=(servers[0],)).start()
+        if len(begun) >= 15 and servers[0].poll() is None and in_session(servers[0]):
+            kill(servers[0])
 
     monkeypatch.setattr(runner.Attempt, "_begin", killing)
     with serving(tracker.port, 2) as servers:
