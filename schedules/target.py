@@ -57,10 +57,13 @@ TARGETS = (
 )
 
 
-def find_target(name: str = "native") -> CpuTarget:
-    """ "native" is the best level this machine has; otherwise a level by name.  BadInput names the known ones."""
+def find_target(name: str = "native", features: frozenset[str] | None = None) -> CpuTarget:
+    """ "native" is the best level a machine with these features has, by default this one; otherwise a level by name.
+
+    BadInput names the known ones.
+    """
     if name == "native":
-        present = cpu_features()
+        present = cpu_features() if features is None else features
         return next((t for t in TARGETS if present.issuperset(t.features)), TARGETS[-1])
     for target in TARGETS:
         if target.name == name:

@@ -145,13 +145,17 @@ def _timed(rounds: tuple[tuple[float, ...], ...]) -> bool:
     return bool(rounds) and all(calls and all(0 < us < math.inf for us in calls) for calls in rounds)
 
 
-def read(path: Path) -> Iterator[Record]:
-    """The records of a log, the last of each trial; none where there is no file.  BadInput when it cannot be read."""
+def history(path: Path) -> Iterator[Record]:
+    """Every record of a log, in order; none where there is no file.  BadInput when it cannot be read."""
     try:
         text = path.read_text(errors="replace")
     except FileNotFoundError:
         return
     except OSError as error:
         raise BadInput(f"cannot read the tuning log {path}: {error.strerror or error}") from error
-    records = (parse(part) for part in text.split("\n"))
-    yield from {record.trial: record for record in records if record is not None}.values()
+    yield from (record for record in map(parse, text.split("\n")) if record is not None)
+
+
+def read(path: Path) -> Iterator[Record]:
+    """The records of a log, the last of each trial.  Raises as :func:`history`."""
+    yield from {record.trial: record for record in history(path)}.values()

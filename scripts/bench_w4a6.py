@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hawqtvm.qnn.formats import Format  # noqa: E402
 from hawqtvm.runtime.threads import run_with  # noqa: E402
-from hawqtvm.tune.kernel import Arguments, compiled  # noqa: E402
+from hawqtvm.tune.kernel import compiled  # noqa: E402
 from schedules.dispatch import choose  # noqa: E402
 from schedules.target import find_target  # noqa: E402
 from schedules.workload import Conv2d, Epilogue  # noqa: E402
@@ -68,7 +68,7 @@ def main() -> None:
         for shape in LAYERS:
             workloads = [layer(*shape, packed=packed, batch=batch) for packed in (True, False)]
             choices = [choose(workload, target, 1) for workload in workloads]
-            runs = [compiled(choice, target, Arguments(choice.workload)) for choice in choices]
+            runs = [compiled(choice, target) for choice in choices]
             four, six = run_with(1, lambda runs=runs: interleaved(runs, rounds))
             ratio = median(b / a for a, b in zip(four, six, strict=True))
             channels, outputs, size, kernel, stride = shape

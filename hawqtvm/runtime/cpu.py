@@ -1,6 +1,7 @@
 """What this machine's CPU can run, known before any compiled code is loaded."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from hawqtvm.errors import BadInput
@@ -15,23 +16,26 @@ def machine() -> str:
 
 def cpu_features() -> frozenset[str]:
     """Names of the CPU's features as Linux gives them ("avx2", "avx512_vnni", ...); empty where it does not say."""
-    try:
-        with CPUINFO.open() as lines:
-            # stops at the first CPU: the kernel takes its time to describe a hundred of them
-            flags = next((line for line in lines if line.startswith("flags")), "")
-    except OSError:
-        return frozenset()
-    return frozenset(flags.partition(":")[2].split())
+    return frozenset(_this_cpu("flags").split())
 
 
 def cpu_name() -> str:
     """The processor's model name as Linux gives it, or the architecture where it does not."""
+    return _this_cpu("model name") or machine()
+
+
+def cpuinfo(lines: Iterable[str], field: str) -> str:
+    """A field of the first CPU in the lines of a /proc/cpuinfo; empty where it is not there."""
+    # stops at the first CPU: the kernel takes its time to describe a hundred of them
+    return next((line for line in lines if line.startswith(field)), "").partition(":")[2].strip()
+
+
+def _this_cpu(field: str) -> str:
     try:
         with CPUINFO.open() as lines:
-            line = next((line for line in lines if line.startswith("model name")), "")
+            return cpuinfo(lines, field)
     except OSError:
-        line = ""
-    return line.partition(":")[2].strip() or machine()
+        return ""
 
 
 def require(features: list[str], what: str) -> None:

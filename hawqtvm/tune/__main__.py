@@ -1,22 +1,25 @@
 """``python -m hawqtvm.tune``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hawqtvm.console import Parser, command, print_json, table
-from hawqtvm.plan import load_plan
-from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_bits, add_options, checkpoint_place, planned
-from hawqtvm.tune import TRIALS, tune, tuning_machine
+from hawqtvm.plan import load_plan, uniform
+from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, checkpoint_place, planned
+from hawqtvm.tune import TRIALS, tune, tuning_place
 
 if TYPE_CHECKING:
     from hawqtvm.tune.trials import Row
 
 
-def network_ms(rows: "Sequence[Row]", column: str) -> float | None:
-    """The times of a network's layers, added up; None where one is missing."""
-    times = [(getattr(row, column), len(row.layers)) for row in rows]
-    return None if any(us is None for us, _ in times) else sum(us * count for us, count in times) / 1e3
+def networks(rows: "Sequence[Row]") -> dict[str, dict[str, float | None]]:
+    """Of each plan's network the times of its layers, added up; None where one is missing."""
+
+    def ms(plan: str, column: str) -> float | None:
+        times = [(getattr(row, column), len(row.layers)) for row in rows if row.plan == plan]
+        return None if any(us is None for us, _ in times) else sum(us * count for us, count in times) / 1e3
+
+    return {plan: {"default_ms": ms(plan, "default_us"), "ms": ms(plan, "us")} for plan in {r.plan: 0 for r in rows}}
 
 
 def show(rows: "Sequence[Row]") -> str:
@@ -25,6 +28,7 @@ def show(rows: "Sequence[Row]") -> str:
 
     cells = [
         [
+            row.plan,
             row.layers[0],
             len(row.layers),
             type(row.workload).__name__,
@@ -37,10 +41,23 @@ def show(rows: "Sequence[Row]") -> str:
         ]
         for row in rows
     ]
-    headers = ["first layer", "layers", "operator", "shape", "schedule", "default us", "best us", "tried", "failed"]
-    before, after = (network_ms(rows, column) for column in ("default_us", "us"))
-    total = f"all layers: {cell(before, '{:.3f}')} ms with defaults, {cell(after, '{:.3f}')} ms tuned"
-    return f"{table(headers, cells)}\n\n{total}"
+    headers = [
+        "plan",
+        "first layer",
+        "layers",
+        "operator",
+        "shape",
+        "schedule",
+        "default us",
+        "us",
+        "tried",
+        "failed",
+    ]
+    totals = [
+        f"all layers, {plan}: {cell(ms['default_ms'], '{:.3f}')} ms with defaults, {cell(ms['ms'], '{:.3f}')} ms tuned"
+        for plan, ms in networks(rows).items()
+    ]
+    return "\n".join([table(headers, cells), "", *totals])
 
 
 def as_json(row: "Row") -> dict:
@@ -51,12 +68,10 @@ def as_json(row: "Row") -> dict:
 
 def main(argv: Sequence[str] | None) -> int:
     from hawqtvm import source as sources
-    from hawqtvm.files import check_appendable
     from hawqtvm.quantize import quantize_source
-    from schedules.tuning_log import log_path, this_device
 
-    parser = Parser("tune", "Measures schedules for a network's layers on this machine; deploy then takes the fastest.")
-    add_bits(parser)
+    parser = Parser("tune", "Measures schedules for a network's layers on a device; deploy then takes the fastest.")
+    parser.add_argument("--bits", help="a plan.json, or 4 or 8 for all layers (default: 8 and then 4)")
     sources.add_options(parser)
     add_options(parser)
     parser.add_argument(
@@ -64,8 +79,10 @@ def main(argv: Sequence[str] | None) -> int:
         metavar="N",
         type=int,
         default=TRIALS,
-        help="configs to measure of every schedule for each distinct workload (default: %(default)s)",
+        help="most configs to measure for each distinct workload (default: %(default)s)",
     )
+    parser.add_argument("--tracker", metavar="HOST:PORT", help="measure on a TVM RPC tracker's devices, not here")
+    parser.add_argument("--key", metavar="KEY", help="the key of those devices")
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -73,26 +90,27 @@ def main(argv: Sequence[str] | None) -> int:
         help="folder of the logs, to which this adds (default: %(default)s)",
     )
     options = parser.parse_args(argv)
-    plan = load_plan(options.bits)
-    source = planned(sources.from_options(options), plan)
-    threads, level = tuning_machine(options.batch, options.threads, options.target, options.trials)
-    check_appendable(log_path(Path(options.out), this_device(), level.name, threads))  # before the long work
+    plan = load_plan(options.bits) if options.bits else None
+    source = planned(sources.from_options(options), plan or uniform(8))
+    place = {"tracker": options.tracker, "key": options.key, "out": options.out}
+    # before the long work
+    tuning_place(options.batch, options.threads, options.target, options.trials, **place)
     quantized, digest = quantize_source(source, checkpoint_place(source, ARTIFACTS))
-    plan.check_belongs(quantized.name, digest)
+    if plan:
+        plan.check_belongs(quantized.name, digest)
     rows = tune(
         quantized,
         plan,
         options.batch,
         target=options.target,
-        threads=threads,
+        threads=options.threads,
         residual=options.residual,
         activations=options.activations,
         trials=options.trials,
-        out=options.out,
+        **place,
     )
     if options.json:
-        network = {"default_ms": network_ms(rows, "default_us"), "ms": network_ms(rows, "us")}
-        print_json({"network": network, "workloads": [as_json(row) for row in rows]})
+        print_json({"networks": networks(rows), "workloads": [as_json(row) for row in rows]})
     else:
         print(show(rows))
     return 0

@@ -1,35 +1,61 @@
-"""Which schedules and configs are worth measuring on a workload."""
+"""The configs that may be measured on a workload, with what is known of each before it is."""
 
-import random
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+from hawqtvm.tune.features import config_features, workload_features
 from schedules.dispatch import Choice, options
 from schedules.target import CpuTarget
 from schedules.tuning_key import tuning_key
 
-SEED = 0
+Race = dict[int, float | None]
 
 
-def candidates(workload, target: CpuTarget, threads: int, trials: int) -> list[Choice]:
-    """For every schedule that takes the workload: its default, then the most promising of its space, ``trials`` in all.
+@dataclass(frozen=True)
+class Space:
+    """``choices``: every legal config of every schedule that takes a workload, each schedule's default before others.
 
-    Their workload is the tuning key, in the schedule's layouts.
+    Their workload is the tuning key, in the schedule's layouts.  ``defaults``: how many of them are defaults; the first
+    is what a build takes without measurements.  ``priors``: log of the schedule's own estimate over that of the first;
+    all 0 where a schedule has none.
     """
-    found = []
-    for option in options(workload, target, threads):
-        key = tuning_key(option.workload)
-        configs = dict.fromkeys([option.config, *promising(option, target, threads)])
-        legal = (config for config in configs if option.schedule.check(config, key, target) is None)
-        found += [replace(option, config=config, workload=key) for config, _ in zip(legal, range(trials), strict=False)]
-    return found
+
+    choices: list[Choice]
+    defaults: int
+    priors: list[float]
+
+    @cached_property
+    def features(self) -> list[dict[str, float]]:
+        """What the cost model knows of each choice."""
+        shape = workload_features(self.choices[0].workload)
+        pairs = zip(self.choices, self.priors, strict=True)
+        return [shape | config_features(choice) | {"prior": prior} for choice, prior in pairs]
+
+    def examples(self, races: list[Race]) -> tuple[list[dict[str, float]], list[float], list[float]]:
+        """Features, priors and scores of the choices that ran, for the cost model to learn from."""
+        ran = [(index, score) for index, score in merged(races).items() if score is not None]
+        return [self.features[i] for i, _ in ran], [self.priors[i] for i, _ in ran], [score for _, score in ran]
 
 
-def promising(option: Choice, target: CpuTarget, threads: int) -> Iterable:
-    """The schedule's space, cheapest first by its own estimate, or shuffled where it has none."""
-    schedule, workload = option.schedule, option.workload
-    space = schedule.space(workload, target, threads)
-    cycles: Callable | None = getattr(schedule, "cycles", None)
-    if cycles is None:
-        return random.Random(SEED).sample(space, len(space))
-    return sorted(space, key=lambda config: cycles(config, workload, target, threads))
+def merged(races: list[Race]) -> Race:
+    """The races in one."""
+    return {index: score for race in races for index, score in race.items()}
+
+
+def candidate_space(workload, target: CpuTarget, threads: int) -> Space:
+    """All that can be measured on a workload, by all schedules that take it."""
+    found = [replace(option, workload=tuning_key(option.workload)) for option in options(workload, target, threads)]
+    choices = dict.fromkeys(found)
+    for option in found:
+        space = option.schedule.space(option.workload, target, threads)
+        choices |= dict.fromkeys(replace(option, config=config) for config in space)
+    legal = [c for c in choices if c.schedule.check(c.config, c.workload, target) is None]
+    return Space(legal, len(found), _priors(legal, target, threads))
+
+
+def _priors(choices: list[Choice], target: CpuTarget, threads: int) -> list[float]:
+    if not all(hasattr(choice.schedule, "cycles") for choice in choices):
+        return [0.0] * len(choices)
+    cycles = [choice.schedule.cycles(choice.config, choice.workload, target, threads) for choice in choices]
+    return [math.log(each / cycles[0]) for each in cycles]

@@ -18,6 +18,8 @@ SEED = 0
 MOST_INT32 = 2**20  # codes of int32 activations
 MOST_BIAS = 2**16
 
+Stored = tuple[tuple[int, ...], str]
+
 
 def activations(workload) -> list[tuple[Format, tuple[int, int, int, int]]]:
     """Format and dims of each activation that a kernel of the workload reads, in the order of its arguments."""
@@ -32,40 +34,36 @@ def activations(workload) -> list[tuple[Format, tuple[int, int, int, int]]]:
     return [(workload.x, workload.dims)]
 
 
+def parameters(workload) -> list[np.ndarray]:
+    """A layer's random weights int8, bias and, with an epilogue, ``b`` and ``c`` int32; nothing for other operators."""
+    if not isinstance(workload, (Conv2d, Dense)):
+        return []
+    rng = np.random.default_rng(SEED)
+    channels, most = workload.out_channels, 2 ** (workload.weight_bits - 1)
+    inputs, window = workload.in_channels, ()
+    if isinstance(workload, Conv2d):
+        inputs, window = inputs // workload.groups, workload.kernel
+    weight = rng.integers(-most, most, (channels, inputs, *window), "int8")
+    made = [weight, rng.integers(-MOST_BIAS, MOST_BIAS, channels, "int32")]
+    if workload.epilogue:
+        shift = workload.epilogue.min_shift
+        made += [rng.integers(2**30, 2**31, channels, "int32"), rng.integers(shift, shift + 3, channels, "int32")]
+    return made
+
+
 @dataclass
 class Arguments:
-    """Random values of a workload, whichever layouts a candidate wants them in: made once, shared by its candidates."""
+    """Random activations of a workload on a device, made once for each layout that its candidates want."""
 
     workload: Any
-    _stored: dict = field(default_factory=dict)
+    device: tvm.runtime.Device = field(default_factory=tvm.cpu)
+    _made: dict = field(default_factory=dict)
 
     def activation(self, index: int, fmt: Format) -> tvm.runtime.Tensor:
-        return self._once((index, fmt), lambda: tvm.runtime.tensor(fmt.store(self._codes[index])))
-
-    def touch(self) -> None:
-        """Reads every activation that a candidate reads."""
-        for index, fmt in [key for key in self._stored if isinstance(key[1], Format)]:
-            np.from_dlpack(self.activation(index, fmt)).max()
+        return self._once((index, fmt), lambda: tvm.runtime.tensor(fmt.store(self._codes[index]), self.device))
 
     def out(self, index: int, shape: tuple[int, ...], dtype: str) -> tvm.runtime.Tensor:
-        return self._once((index, shape, dtype), lambda: tvm.runtime.tensor(np.zeros(shape, dtype)))
-
-    @cached_property
-    def parameters(self) -> list[np.ndarray]:
-        """A layer's weights int8, bias and, with an epilogue, ``b`` and ``c`` int32; nothing for other operators."""
-        workload, rng = self.workload, np.random.default_rng(SEED)
-        if not isinstance(workload, (Conv2d, Dense)):
-            return []
-        channels, most = workload.out_channels, 2 ** (workload.weight_bits - 1)
-        inputs, window = workload.in_channels, ()
-        if isinstance(workload, Conv2d):
-            inputs, window = inputs // workload.groups, workload.kernel
-        weight = rng.integers(-most, most, (channels, inputs, *window), "int8")
-        made = [weight, rng.integers(-MOST_BIAS, MOST_BIAS, channels, "int32")]
-        if workload.epilogue:
-            shift = workload.epilogue.min_shift
-            made += [rng.integers(2**30, 2**31, channels, "int32"), rng.integers(shift, shift + 3, channels, "int32")]
-        return made
+        return self._once((index, shape, dtype), lambda: tvm.runtime.tensor(np.zeros(shape, dtype), self.device))
 
     @cached_property
     def _codes(self) -> list[np.ndarray]:
@@ -77,39 +75,61 @@ class Arguments:
         return made
 
     def _once(self, key: tuple, make: Callable) -> tvm.runtime.Tensor:
-        if key not in self._stored:
-            self._stored[key] = make()
-        return self._stored[key]
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
-def compiled(candidate: Choice, target: CpuTarget, arguments: Arguments) -> Callable[[], None]:
-    """The candidate's kernel on these arguments, as a function that runs it once."""
-    kernel = candidate.schedule.build(candidate.config, candidate.workload, target)
-    made = constants(candidate, target, arguments.parameters) if arguments.parameters else []
-    x, *others = (arguments.activation(i, fmt) for i, (fmt, _) in enumerate(activations(candidate.workload)))
-    inputs = [x, *made, *others]
-    outputs = [arguments.out(i, *stored(out)) for i, out in enumerate(kernel.params[len(inputs) :])]
-    main = lowering.compiled(kernel, target.tvm)["main"]
-    return partial(main, *inputs, *outputs)
+@dataclass(frozen=True)
+class Built:
+    """A candidate compiled: ``module`` has its kernel as "main", and as "expand<i>" what makes constant ``i`` for it.
+
+    ``constants``: each as it is stored, and the shape and dtype in which the kernel reads it, None for unchanged.
+    ``outputs``: shape and dtype of each.
+    """
+
+    candidate: Choice
+    module: Any
+    constants: list[tuple[np.ndarray, Stored | None]]
+    outputs: list[Stored]
+
+    def arguments(self, module, values: Arguments) -> list[tvm.runtime.Tensor]:
+        """The kernel's arguments on the values' device, where ``module`` is loaded; constants expanded as at load."""
+        x, *others = (values.activation(i, fmt) for i, (fmt, _) in enumerate(activations(self.candidate.workload)))
+        outputs = [values.out(i, *out) for i, out in enumerate(self.outputs)]
+        constants = []
+        for index, (array, read) in enumerate(self.constants):
+            constants.append(tvm.runtime.tensor(array, values.device))
+            if read is not None:
+                stored, constants[-1] = constants[-1], tvm.runtime.empty(*read, values.device)
+                module[f"expand{index}"](stored, constants[-1])
+        return [x, *constants, *others, *outputs]
 
 
-def constants(candidate: Choice, target: CpuTarget, parameters: list[np.ndarray]) -> list[tvm.runtime.Tensor]:
-    """The schedule's constants as its kernel reads them, expanded as a library's loading does."""
-    schedule = candidate.schedule
-    arrays = schedule.constants(candidate.config, candidate.workload, *parameters)
-    functions = [None] * len(arrays)
-    if hasattr(schedule, "expand"):
-        functions = schedule.expand(candidate.config, candidate.workload)
-    made = []
-    for array, function in zip(map(tvm.runtime.tensor, arrays), functions, strict=True):
-        if function is None:
-            made.append(array)
-            continue
-        made.append(tvm.runtime.empty(*stored(function.params[-1])))
-        lowering.compiled(function, target.tvm)["main"](array, made[-1])
-    return made
+def build(candidate: Choice, target: CpuTarget, parameters: list[np.ndarray]) -> Built:
+    """Compiles a candidate for a layer's parameters; raises whatever a schedule or the compiler may."""
+    schedule, config, workload = candidate.schedule, candidate.config, candidate.workload
+    kernel = schedule.build(config, workload, target)
+    arrays = schedule.constants(config, workload, *parameters) if parameters else []
+    expand = schedule.expand(config, workload) if hasattr(schedule, "expand") else [None] * len(arrays)
+    functions = {"main": kernel} | {f"expand{i}": f for i, f in enumerate(expand) if f is not None}
+    module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
+    reads = [function and _stored(function.params[-1]) for function in expand]
+    outputs = kernel.params[len(activations(workload)) + len(arrays) :]
+    return Built(
+        candidate,
+        lowering.compiled(module, target.tvm),
+        list(zip(arrays, reads, strict=True)),
+        [_stored(out) for out in outputs],
+    )
 
 
-def stored(argument) -> tuple[tuple[int, ...], str]:
+def compiled(candidate: Choice, target: CpuTarget) -> Callable[[], None]:
+    """The candidate's kernel on random values, as a function that runs it once in this process."""
+    built = build(candidate, target, parameters(candidate.workload))
+    return partial(built.module["main"], *built.arguments(built.module, Arguments(candidate.workload)))
+
+
+def _stored(argument) -> Stored:
     """Shape and dtype of a kernel's argument."""
     return tuple(int(extent) for extent in argument.shape), str(argument.dtype)

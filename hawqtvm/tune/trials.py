@@ -1,34 +1,44 @@
 """The trials of one device, target and number of threads: those in its log, and those still to measure."""
 
+import math
+import threading
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from hawqtvm.files import append_lines
-from hawqtvm.tune.candidates import candidates
-from hawqtvm.tune.measure import Rounds, measure
+from hawqtvm.tune.candidates import Space, candidate_space
+from hawqtvm.tune.cost_model import CostModel
+from hawqtvm.tune.measure import Rounds, log_ratio
+from hawqtvm.tune.search import Race, propose
 from schedules import tuning_log
 from schedules.dispatch import Choice, choose, options
 from schedules.plain_json import to_json
 from schedules.target import CpuTarget
 from schedules.tuned import Tuned, family
 from schedules.tuning_key import tuning_key
-from schedules.tuning_log import Record
+from schedules.tuning_log import Device, Record
 
 LONGEST_ERROR = 300  # characters
+
+Measure = Callable[[Sequence[Choice]], list[Rounds | Exception]]
 
 
 @dataclass(frozen=True)
 class Row:
     """A workload of a network and the schedule that a build takes for it.
 
-    ``layers``: those that compute it.  ``us``, ``default_us``: microseconds of the chosen config, and of the one taken
-    without measurements; None where there are none.  ``tried``, ``failed``: numbers of trials.
+    ``plan``: the network's, such as "int4".  ``layers``: those that compute it.  ``us``: microseconds of the chosen
+    config; ``default_us``: of the one taken without measurements, by the ratio of the races between them; None where
+    there are none.  ``tried``, ``failed``: numbers of trials.
     """
 
+    plan: str
     workload: Any
     layers: list[str]
     schedule: str
@@ -40,45 +50,79 @@ class Row:
 
 
 class Trials:
-    """The log at ``path``.  BadInput when it cannot be read."""
+    """The log at ``path``, of ``device``; may be used by several threads.  BadInput when it cannot be read."""
 
-    def __init__(self, path: Path, target: CpuTarget, threads: int):
-        self.path, self.target, self.threads = path, target, threads
-        self.device = tuning_log.this_device()
+    def __init__(self, path: Path, target: CpuTarget, threads: int, device: Device):
+        self.path, self.target, self.threads, self.device = path, target, threads, device
         self._known: dict[Any, dict[str, Record]] = defaultdict(dict)
-        self._learn(tuning_log.read(path))
+        self._races: dict[Any, list[dict[str, float | None]]] = defaultdict(list)
+        self._scores: dict[Any, dict[str, float]] = defaultdict(dict)
+        self._learned: dict[Any, tuple[list[dict[str, float]], list[float], list[float]]] = {}
+        self._lock = threading.Lock()
+        records = [record for record in tuning_log.history(path) if record.device == device]
+        for _, race in groupby(records, lambda record: (record.measured, family(record.workload))):
+            self._learn(list(race))
 
-    def measure(self, workload, most: int) -> None:
-        """Measures and logs what is missing of at most ``most`` candidates a schedule.
+    def search(self, workload, most: int, measure: Measure) -> None:
+        """Measures and logs candidates of a workload until the search is over, at most ``most`` in all.
 
-        The best known so far takes part again: only times of one run compare.
+        The best known so far takes part in every race: only times of one race compare.
         """
-        known = self._known[family(workload)]
-        missing = [c for c in candidates(workload, self.target, self.threads, most) if self._trial(c) not in known]
-        if not missing:
-            return
+        space = candidate_space(workload, self.target, self.threads)
+        while batch := self._propose(workload, space, most):
+            self.race(workload, [space.choices[index] for index in batch], measure)
+
+    def race(self, workload, choices: list[Choice], measure: Measure) -> None:
+        """Measures choices of a workload beside the best known so far, and logs them."""
         best = self._choose(tuning_key(workload))
-        entrants = [best, *missing] if best.measured else missing
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        results = measure(entrants, self.target, self.threads)
-        records = [self._record(*pair, now) for pair in zip(entrants, results, strict=True)]
-        append_lines(self.path, "".join(map(tuning_log.line, records)))
-        self._learn(records)
+        entrants = [best] * best.measured + choices
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        records = [self._record(*pair, now) for pair in zip(entrants, measure(entrants), strict=True)]
+        with self._lock:
+            append_lines(self.path, "".join(map(tuning_log.line, records)))
+            self._learn(records)
 
-    def row(self, workload, layers: list[str]) -> Row:
+    def races(self, workload, space: Space) -> list[Race]:
+        """What was measured of a workload's space, in order."""
+        places = {self._trial(choice): index for index, choice in enumerate(space.choices)}
+        races = self._races[family(workload)]
+        return [{places[name]: score for name, score in race.items() if name in places} for race in races]
+
+    def row(self, plan: str, workload, layers: list[str]) -> Row:
         """What came of a workload."""
-        known = self._known[family(workload)]
+        known, scores = self._known[family(workload)], self._scores[family(workload)]
         chosen, default = self._choose(workload), options(workload, self.target, self.threads)[0]
-        us, default_us = (
-            record.median if record and record.rounds else None
-            for record in (known.get(self._trial(choice)) for choice in (chosen, default))
-        )
+        us = default_us = None
+        record = known.get(self._trial(chosen))
+        if record and record.rounds:
+            us = record.median
+            if (score := scores.get(self._trial(default))) is not None:
+                default_us = round(us * math.exp(score - scores[record.trial]), 2)
         failed = sum(record.error is not None for record in known.values())
-        return Row(chosen.workload, layers, chosen.name, str(chosen.config), us, default_us, len(known), failed)
+        return Row(plan, chosen.workload, layers, chosen.name, str(chosen.config), us, default_us, len(known), failed)
 
-    def _learn(self, records) -> None:
-        for record in records:
-            self._known[family(record.workload)][record.trial] = record
+    def _propose(self, workload, space: Space, most: int) -> list[int]:
+        """Indices of the choices to race next, by a model of all that was measured so far."""
+        with self._lock:
+            races = self.races(workload, space)
+            self._learned[family(workload)] = space.examples(races)
+            columns = zip(*self._learned.values(), strict=True)
+            model = CostModel()
+            model.fit(*([value for part in column for value in part] for column in columns))
+        return propose(space, races, model, most)
+
+    def _learn(self, race: list[Record]) -> None:
+        """Takes in the records of a race: its first that ran is the reference of the others' scores."""
+        key = family(race[0].workload)
+        self._known[key] |= {record.trial: record for record in race}
+        scores, reference = self._scores[key], next((record for record in race if record.rounds), None)
+        ratios: dict[str, float | None] = {}
+        for record in race:
+            ratios[record.trial] = None
+            if record.rounds and reference:
+                ratio = log_ratio(record.rounds, reference.rounds)
+                ratios[record.trial] = scores.setdefault(record.trial, scores.get(reference.trial, 0.0) + ratio)
+        self._races[key].append(ratios)
 
     def _choose(self, workload) -> Choice:
         known = self._known[family(workload)]
