@@ -14,6 +14,7 @@ LATENCY = 5
 SPILL = 4  # times what the direct convolution loses to a vector that registers cannot hold
 LOADS_PER_CYCLE = 1.8
 NEAR = 512 * 1024  # bytes that stay in the second-level cache beside the rest
+NEAR_BYTES_PER_CYCLE = 24  # from it, while products go on
 FAR_BYTES_PER_CYCLE = 11  # from beyond it, prefetched
 NEAREST = 32 * 1024  # bytes of the first-level cache
 FAR_STORE, FAR_LOAD = 3, 0.7  # cycles for a vector of sums, and more for one of samples, that lies beyond it
@@ -112,27 +113,30 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     geo, dot = geometry(config, workload), product_dot4(target, workload)
     vector = 1 if target.avx512 else 2  # operations that one of 512 bits takes
     depth = geo.in_blocks * 4
-    total = geo.staged_bytes / 16 * vector
+    total = geo.staged_bytes / 16 * vector * (FAR_STORE if geo.staged_bytes > NEAR else 1)
     residual = 2.5 if workload.epilogue and workload.epilogue.residual else 0
     for region in geo.regions:
         tiles, oc_tile = region.slab_tiles, config.oc_tile
         vectors = region.slab_rows * -(-region.slab_columns // geo.vector_pixels)
-        total += region.slabs * geo.slices * vectors * 3 * region.products * vector
-        step = max(tiles * oc_tile * dot.cycles, LATENCY, (tiles + oc_tile) / LOADS_PER_CYCLE)
+        together = geo.combined_slabs(region)
+        repeat = min(config.repeat, together)
+        rounds = -(-region.slabs // together)
+        slabs = rounds * -(-together // repeat) * repeat  # some are done again, where the last ones move back
+        total += rounds * together * geo.slices * vectors * 3 * region.products * vector
+        weights = region.products * depth * oc_tile * 64
+        # slabs share weights where those of a row of products stay in the first-level cache from one to the next
+        shared = repeat > 1 and weights // len(region.rows.algorithm.inputs) <= NEAREST // 4
+        read = 0 if shared else oc_tile * 64 / NEAR_BYTES_PER_CYCLE
+        step = max(tiles * oc_tile * dot.cycles, LATENCY, (tiles + oc_tile) / LOADS_PER_CYCLE, read)
         step += SPILL * dot.spill * max(0, tiles * oc_tile + oc_tile + 1 - dot.registers)
-        repeat = min(config.repeat, geo.combined_slabs(region))
         stored = FAR_STORE if repeat * region.sums * tiles * oc_tile * 64 > NEAREST else 1
         far_lines = region.products * geo.slices * geo.slab_bytes(region) / 64 * (geo.combined_bytes(region) > NEAREST)
+        total += rounds * together * FAR_STORE * far_lines
         reduce = region.products * depth * step + FAR_LOAD * far_lines
         reduce += (region.sums * stored + 2 * region.constants) * tiles * oc_tile
         values = region.rows.algorithm.outputs * region.columns.algorithm.outputs
         finish = tiles * oc_tile * (region.sums * 0.75 + values * (4 + residual) + 4)
-        total += region.slabs * config.oc_groups * (reduce + finish * vector)
-        # weights come from the second-level cache for every pass, from farther when that cannot hold them
-        weights = region.products * depth * oc_tile * 64
-        passes = -(-geo.combined_slabs(region) // repeat) * -(-region.slabs // geo.combined_slabs(region))
-        total += config.oc_groups * passes * weights / 48
-        rounds = -(-region.slabs // geo.combined_slabs(region))
+        total += slabs * config.oc_groups * (reduce + finish * vector)
         rounds = rounds if config.oc_groups * weights > NEAR else 1
         total += config.oc_groups * rounds * weights / FAR_BYTES_PER_CYCLE
     tasks = workload.batch // config.images * -(-geo.rows.segments[0].tiles // config.band)
