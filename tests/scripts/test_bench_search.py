@@ -41,7 +41,6 @@ def test_curves_fall_to_the_best_and_end_there_for_those_that_try_all(tmp_path):
 
 
 def test_the_picture_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
     layer = dict.fromkeys(STRATEGIES, {"mean": [1.5, 1.0], "low": [1.2, 1.0], "high": [1.9, 1.0], "trials": 2})
     plot({"a": {"configs": 2, **layer}, "b": {"configs": 2, **layer}}, tmp_path / "search.svg")
     assert "trials" in (tmp_path / "search.svg").read_text() or (tmp_path / "search.svg").stat().st_size > 1000
