@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hawqtvm.allocate.limits import parsed
 from hawqtvm.allocate.problem import LIMITED
 from hawqtvm.console import Parser
 from hawqtvm.errors import BadInput
@@ -50,8 +51,10 @@ def add_limits(parser: Parser) -> None:
 
 
 def limits_of(options) -> Limits:
-    """The limits that were given; BadInput where bits were too."""
+    """The limits that were given; BadInput where bits were too, or where one makes no sense."""
     limits = {name: getattr(options, name) for name in LIMITED if getattr(options, name) is not None}
+    for name, limit in limits.items():
+        parsed(name, limit)
     if limits and options.bits is not None:
         raise BadInput(f"--bits and --{next(iter(limits))}: give bits, or limits to choose them under")
     return limits

@@ -75,6 +75,11 @@ def test_bits_or_limits_not_both():
         limits_of(Namespace(bits="4", **given))
 
 
+def test_a_limit_that_makes_no_sense_is_refused_at_once():
+    with pytest.raises(BadInput, match="--size 3 parsecs"):
+        limits_of(Namespace(bits=None, size="3 parsecs", bops=None, latency=None))
+
+
 def test_a_limit_that_no_plan_meets(net, ran, tmp_path):
     with pytest.raises(BadInput, match="no plan meets --size"):
         choose(net, tmp_path, {"size": "0.00001MB", "latency": "0.5"})

@@ -39,20 +39,26 @@ def absolute(problem: Problem, quantity: str, limit: str | float) -> float:
     integer program has it, over the layers that the model leaves free.
     Raises BadInput: no number, another unit, a fraction outside 0 to 1, a quantity of which nothing is known.
     """
+    if quantity not in problem.quantities:
+        raise BadInput(f"--{quantity} {limit}: no {quantity} is known of the layers; give {MISSING[quantity]}")
+    number, unit = parsed(quantity, limit)
+    if unit:
+        return number * UNITS[quantity][unit]
+    least, most = (problem.quantities[quantity].at(problem.uniform(bits)) for bits in (4, 8))
+    return least + number * (most - least)
+
+
+def parsed(quantity: str, limit: str | float) -> tuple[float, str]:
+    """Number and unit, which a fraction has not; BadInput as of :func:`absolute`, before anything is known."""
     option = f"--{quantity} {limit}"
     units = ", ".join(UNITS[quantity])
-    if quantity not in problem.quantities:
-        raise BadInput(f"{option}: no {quantity} is known of the layers; give {MISSING[quantity]}")
     found = VALUE.fullmatch(str(limit).strip())
     if not found or not math.isfinite(float(found[1])) or found[2] and found[2] not in UNITS[quantity]:
         raise BadInput(f"{option}: give a fraction from 0 to 1, or a number with one of the units {units}")
     number, unit = float(found[1]), found[2]
-    if unit:
-        return number * UNITS[quantity][unit]
-    if number > 1:
+    if number > 1 and not unit:
         raise BadInput(f"{option}: a fraction is from 0 (all 4 bits) to 1 (all 8); for a value add its unit: {units}")
-    least, most = (problem.quantities[quantity].at(problem.uniform(bits)) for bits in (4, 8))
-    return least + number * (most - least)
+    return number, unit
 
 
 MISSING = dict.fromkeys(LIMITED, "a table whose layers all have it") | {

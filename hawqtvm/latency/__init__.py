@@ -109,9 +109,7 @@ def latency(
     from schedules.tuned import SHIPPED, load_tuned
     from schedules.tuning_log import this_device
 
-    for name, value, least in (("plans", plans, 0), ("rounds", rounds, 2)):
-        if type(value) is not int or value < least:
-            raise BadInput(f"{name} {value!r}: give a whole number, {least} or more")
+    check_counts(plans, rounds)
     threads, level = machine(batch, threads, target)
     if not cpu_features().issuperset(level.features):
         raise BadInput(f"this machine cannot run {level.name}: measure on one that can, or for another target")
@@ -146,6 +144,13 @@ def latency(
     if out is not None:
         write_atomic(out, json.dumps(profile.to_json(), indent=1) + "\n")
     return profile
+
+
+def check_counts(plans: int, rounds: int) -> None:
+    """BadInput for numbers that make no sense."""
+    for name, value, least in (("plans", plans, 0), ("rounds", rounds, 2)):
+        if type(value) is not int or value < least:
+            raise BadInput(f"{name} {value!r}: give a whole number, {least} or more")
 
 
 def _built(context: "Context", directory: Path, compile_library) -> Path:

@@ -6,6 +6,7 @@ import pytest
 
 from hawqtvm.errors import BadInput
 from hawqtvm.latency import latency
+from hawqtvm.latency.__main__ import main
 from tests.nets import quantized_net
 
 
@@ -37,3 +38,10 @@ def test_profiles_a_network_and_checks_the_sum(tmp_path):
 def test_bad_input(wrong, said):
     with pytest.raises(BadInput, match=said):
         latency(quantized_net("residual"), target="x86-64", **{"threads": 1} | wrong)
+
+
+@pytest.mark.parametrize(("given", "said"), [(["--rounds", "1"], "rounds 1"), (["--batch", "0"], "batch 0")])
+def test_a_wrong_option_is_refused_before_the_long_work(given, said, monkeypatch):
+    monkeypatch.setattr("hawqtvm.quantize.quantize_source", None)
+    with pytest.raises(BadInput, match=said):
+        main(given)
