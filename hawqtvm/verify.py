@@ -91,7 +91,7 @@ def compare(model: "Model", arithmetic: "Arithmetic", codes: np.ndarray) -> list
                 f"layer {stored.name} stores {held.dtype} {held.shape} as {fmt.code}, which is not "
                 f"{q.code} {expected.shape} as it should be; deploy again"
             )
-        got = fmt.load(held, expected.shape[1]).astype("int64")
+        got = fmt.load(held, expected.shape[1], len(expected)).astype("int64")
         wrong = int((got != expected).sum())
         real = (expected - q.zero_point) * q.scale
         norm = float(np.linalg.norm(real))

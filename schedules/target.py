@@ -1,4 +1,4 @@
-"""The processors a library can be built for, as levels: what LLVM may emit and what the runtime must check."""
+"""What a library can be built for: levels of x86 processors, and architectures of NVIDIA GPUs."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ AVX_VNNI = (*V3, "avx_vnni")
 
 @dataclass(frozen=True)
 class CpuTarget:
-    """``mcpu`` and ``mattr`` as LLVM has them; ``features`` as Linux names the flags they need."""
+    """What LLVM may emit and what the runtime must check.
+
+    ``mcpu`` and ``mattr`` as LLVM has them; ``features`` as Linux names the flags they need."""
 
     name: str
     mcpu: str
@@ -48,8 +50,35 @@ class CpuTarget:
         return tvm.target.Target({"kind": "llvm", "mcpu": self.mcpu, "mattr": list(self.mattr)})
 
 
+@dataclass(frozen=True)
+class CudaTarget:
+    """``arch``: as nvcc names it.  ``int4``: its Tensor Cores multiply 4-bit codes; ``async_copies``: it has cp.async.
+
+    Its limits: bytes of shared memory that a block may have and that an SM has, threads and blocks of an SM; all have
+    65,536 registers an SM, 255 a thread and 1,024 threads a block.
+    """
+
+    name: str
+    arch: str
+    int4: bool
+    async_copies: bool
+    shared_block: int
+    shared_sm: int
+    threads_sm: int
+    blocks_sm: int
+
+    @cached_property
+    def tvm(self):
+        """The ``tvm.target.Target``; its host code runs on any x86-64."""
+        import tvm
+
+        host = {"kind": "llvm", "mcpu": "x86-64"}
+        limits = {"max_shared_memory_per_block": self.shared_block, "max_threads_per_block": 1024}
+        return tvm.target.Target({"kind": "cuda", "arch": self.arch, "thread_warp_size": 32, **limits}, host=host)
+
+
 # best first
-TARGETS = (
+CPU_TARGETS = (
     CpuTarget("avx512-vnni", "x86-64-v4", ("+avx512vnni",), VNNI),
     CpuTarget("avx-vnni", "x86-64-v3", ("+avxvnni",), AVX_VNNI),
     CpuTarget("avx2", "x86-64-v3", (), V3),
@@ -57,15 +86,26 @@ TARGETS = (
 )
 
 
-def find_target(name: str = "native", features: frozenset[str] | None = None) -> CpuTarget:
-    """ "native" is the best level a machine with these features has, by default this one; otherwise a level by name.
+KIB = 1024
+CUDA_TARGETS = (
+    CudaTarget("nvidia/nvidia-t4", "sm_75", True, False, 64 * KIB, 64 * KIB, 1024, 16),
+    CudaTarget("nvidia/nvidia-a100", "sm_80", True, True, 163 * KIB, 164 * KIB, 2048, 32),
+    CudaTarget("nvidia/nvidia-a10", "sm_86", True, True, 99 * KIB, 100 * KIB, 1536, 16),
+    CudaTarget("nvidia/nvidia-l4", "sm_89", True, True, 99 * KIB, 100 * KIB, 1536, 24),
+    CudaTarget("nvidia/nvidia-h100", "sm_90", False, True, 227 * KIB, 228 * KIB, 2048, 32),
+)
+Target = CpuTarget | CudaTarget
 
-    BadInput names the known ones.
+
+def find_target(name: str = "native", features: frozenset[str] | None = None) -> Target:
+    """ "native" is the best level a machine with these features has, by default this one; otherwise a target by name.
+
+    A GPU goes by its architecture's name, too: "sm_75".  BadInput names the known ones.
     """
     if name == "native":
         present = cpu_features() if features is None else features
-        return next((t for t in TARGETS if present.issuperset(t.features)), TARGETS[-1])
-    for target in TARGETS:
-        if target.name == name:
-            return target
-    raise BadInput(f"unknown target {json.dumps(name)}; choose native, {', '.join(t.name for t in TARGETS)}")
+        return next((t for t in CPU_TARGETS if present.issuperset(t.features)), CPU_TARGETS[-1])
+    known = {t.name: t for t in CPU_TARGETS + CUDA_TARGETS} | {t.arch: t for t in CUDA_TARGETS}
+    if name not in known:
+        raise BadInput(f"unknown target {json.dumps(name)}; choose native, {', '.join(known)}")
+    return known[name]

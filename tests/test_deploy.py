@@ -27,7 +27,7 @@ from hawqtvm.runtime import cpu, load
 from hawqtvm.verify import verify
 from relay_passes.executable import build
 from schedules import dispatch
-from schedules.target import TARGETS, find_target
+from schedules.target import CPU_TARGETS, find_target
 from tests.nets import NETS, noise, quantized_net
 
 MIXED = {"same.conv1": 4, "same.conv2": 4, "down.conv2": 4}
@@ -44,7 +44,7 @@ CASES = [
     ("vgg", {"features.3": 4, "classifier.4": np.int64(4)}, 1, "int16", "avx2"),
     ("pooled output", 4, 1, "uint8", "native"),
 ]
-ALL = [(n, b, 2, r, t.name) for n, b, r, t in product(NETS, (8, 4), RESIDUALS, TARGETS)]
+ALL = [(n, b, 2, r, t.name) for n, b, r, t in product(NETS, (8, 4), RESIDUALS, CPU_TARGETS)]
 
 
 def features_of(target):
@@ -399,7 +399,7 @@ def test_a_wrong_last_conversion_is_found(nets, tmp_path, monkeypatch):
 QUANTIZATIONS = [(1 / 255, 0), (1 / 16, 0), (0.1, 128), (0.0173, 117), (3.0, 255), (1e-30, 7), (1e30, 1)]
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("target", CPU_TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize(("scale", "zero_point"), QUANTIZATIONS)
 def test_the_input_quantizer_equals_numpys(target, scale, zero_point):
     features_of(target)

@@ -10,10 +10,10 @@ from tvm import rpc
 from tvm.script import tirx as T
 
 from hawqtvm.runtime.cpu import cpuinfo
-from schedules.target import TARGETS
+from schedules.target import CPU_TARGETS
 from schedules.tuning_log import Device
 
-ANY_X86 = TARGETS[-1]
+ANY_X86 = CPU_TARGETS[-1]
 LENGTH = 8192  # bytes of /proc/cpuinfo that surely hold its first CPU
 READ_ONLY, PROCESSORS_ONLINE = 0, 84  # O_RDONLY, _SC_NPROCESSORS_ONLN of Linux
 

@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hawqtvm.qnn.formats import BLOCK, Format
+from hawqtvm.qnn.formats import BLOCK, CHUNK, Format, fragment_rows
 from hawqtvm.qnn.packing import pack_words, unpack_words
 
 FORMATS = [
     *(Format(code, layout) for code in ("uint4", "uint8", "int16", "int32") for layout in ("NCHW", "NCHW16c")),
     Format("uint4", "NCHW", packed=True),
     Format("uint4", "NCHW16c", packed=True),
+    Format("uint4", "HWNC", packed=True),
+    *(Format(code, "HWNC") for code in ("uint8", "int16", "int32")),
 ]
-DIMS = st.tuples(st.integers(1, 3), st.integers(1, 35), st.integers(1, 3), st.integers(1, 3))
+DIMS = st.tuples(st.integers(1, 11), st.integers(1, 35), st.integers(1, 3), st.integers(1, 3))
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -31,13 +33,13 @@ def test_loading_gives_what_was_stored(fmt, dims, seed):
     assert stored.dtype == fmt.dtype
     assert stored.shape == fmt.shape(dims)
     assert stored.flags.c_contiguous
-    np.testing.assert_array_equal(fmt.load(stored, dims[1]), codes)
+    np.testing.assert_array_equal(fmt.load(stored, dims[1], dims[0]), codes)
 
 
 @given(st.sampled_from(FORMATS), DIMS, SEEDS)
 def test_channels_past_the_last_are_zero(fmt, dims, seed):
     stored = fmt.store(codes_of(fmt, dims, seed))
-    step = BLOCK if fmt.layout == "NCHW16c" else 8 if fmt.packed else 1
+    step = {"NCHW": fmt.held, "NCHW16c": BLOCK, "HWNC": CHUNK}[fmt.layout]
     everything = fmt.load(stored, -(-dims[1] // step) * step)
     assert not everything[:, dims[1] :].any()
 
@@ -51,14 +53,36 @@ def test_each_packed_code_has_its_nibble(dims, seed):
     codes = codes_of(Format("uint4"), dims, seed)
     plain = Format("uint4", "NCHW", packed=True).store(codes)
     blocked = Format("uint4", "NCHW16c", packed=True).store(codes)
+    fragments = Format("uint4", "HWNC", packed=True).store(codes)
     for (n, c, h, w), code in np.ndenumerate(codes):
+        assert nibble(fragments[h, w, n, c // 8], c % 8) == code
         assert nibble(plain[n, c // 8, h, w], c % 8) == code
         assert nibble(blocked[n, c // 16, h, w, c % 16 // 8], c % 8) == code
 
 
+@given(DIMS, SEEDS)
+def test_fragments_hold_four_bytes_in_a_word(dims, seed):
+    fmt = Format("uint8", "HWNC")
+    codes = codes_of(fmt, dims, seed)
+    words = fmt.store(codes)
+    for (n, c, h, w), code in np.ndenumerate(codes):
+        assert int(words[h, w, n, c // 4]) >> 8 * (c % 4) & 255 == code
+
+
+def test_a_batch_fills_or_divides_a_fragment():
+    assert [fragment_rows(n) for n in (1, 2, 3, 4, 5, 8, 9, 16, 17)] == [1, 2, 4, 4, 8, 8, 16, 16, 24]
+
+
 @pytest.mark.parametrize(
     ("code", "layout", "packed"),
-    [("int4", "NCHW", False), ("uint8", "NHWC", False), ("uint8", "NCHW", True), ("int32", "NCHW16c", True)],
+    [
+        ("int4", "NCHW", False),
+        ("uint8", "NHWC", False),
+        ("uint8", "NCHW", True),
+        ("int32", "NCHW16c", True),
+        ("uint4", "HWNC", False),
+        ("uint8", "HWNC", True),
+    ],
 )
 def test_there_is_no_other_format(code, layout, packed):
     with pytest.raises(ValueError, match="no such format"):

@@ -11,7 +11,7 @@ from hawqtvm.qnn import reference
 from hawqtvm.runtime.cpu import cpu_features
 from relay_passes.check import check
 from relay_passes.pipeline import REWRITES, lower
-from schedules.target import TARGETS
+from schedules.target import CPU_TARGETS
 from tests.nets import NETS, quantized
 from tests.relay_passes.random_nets import networks
 from tests.relay_passes.stages import (
@@ -106,7 +106,7 @@ def test_many_random_nets(data):
     assert_exact(*random_case(data))
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", CPU_TARGETS, ids=lambda target: target.name)
 @pytest.mark.parametrize(("net", "threads"), [("residual", 2), ("branches", 1)])
 def test_targets_up_to_this_cpu(net, target, threads):
     """A library for a lower level runs on a higher one; optimized as it is shipped."""

@@ -14,7 +14,7 @@ from hawqtvm.tune import tune
 from hawqtvm.tune.__main__ import main, networks
 from hawqtvm.tune.layers import distinct_workloads
 from relay_passes.pipeline import lower
-from schedules.target import TARGETS, find_target
+from schedules.target import CPU_TARGETS, find_target
 from schedules.tuning_key import tuning_key
 from schedules.tuning_log import log_path, read, this_device
 from tests.nets import NETS, quantized_net
@@ -140,4 +140,4 @@ def test_a_target_that_this_machine_cannot_run_is_refused(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hawqtvm.tune.devices.cpu_features", lambda: frozenset(["sse2"]))
     with pytest.raises(BadInput, match="this machine cannot run avx512-vnni: tune on one that can"):
-        tune(quantized_net("vgg"), threads=1, target=TARGETS[0].name)
+        tune(quantized_net("vgg"), threads=1, target=CPU_TARGETS[0].name)
