@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from schedules import tuning_log
@@ -32,6 +33,7 @@ class Tuned:
         return self._records.get((target.name, threads, family(workload)), [])
 
 
+@cache
 def family(workload):
     """What schedules compete for: a workload's tuning key in plain layouts, since each has layouts of its own."""
     key = tuning_key(workload)

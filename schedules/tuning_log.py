@@ -11,7 +11,7 @@ import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,18 @@ def median(rounds: Sequence[tuple[float, ...]]) -> float:
 
 def trial(target: str, threads: int, workload, schedule: str, config: dict[str, Any]) -> str:
     """What was tried, the same for two records of one trial."""
-    return json.dumps([target, threads, workload_json(workload), schedule, config], sort_keys=True)
+    return _workload_text(workload) + json.dumps([target, threads, schedule, config], sort_keys=True)
+
+
+@cache  # a log has many lines of few workloads
+def _workload_text(workload) -> str:
+    return json.dumps(workload_json(workload), sort_keys=True)
+
+
+@cache
+def _workload(text: str) -> Any:
+    fields = json.loads(text)
+    return from_json(WORKLOADS[fields.pop("op")], fields)
 
 
 def workload_json(workload) -> dict[str, Any]:
@@ -123,22 +134,28 @@ def parse(text: str) -> Record | None:
         fields = json.loads(text)
         if fields["format"] != FORMAT or fields["version"] != VERSION:
             return None
-        workload = dict(fields["workload"])
         record = Record(
             device=from_json(Device, fields["device"]),
             target=from_json(str, fields["target"]),
             threads=from_json(int, fields["threads"]),
-            workload=from_json(WORKLOADS[workload.pop("op")], workload),
+            workload=_workload(json.dumps(fields["workload"])),
             schedule=from_json(str, fields["schedule"]),
             config=dict(fields["config"]),
-            rounds=from_json(tuple[tuple[float, ...], ...], fields["rounds_us"]),
+            rounds=_rounds(fields["rounds_us"]),
             error=from_json(str | None, fields["error"]),
             measured=from_json(str, fields["measured"]),
             tvm=from_json(str, fields["tvm"]),
         )
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return record if record.error is not None or _timed(record.rounds) else None
+
+
+def _rounds(value: list) -> tuple[tuple[float, ...], ...]:
+    rounds = tuple(tuple(calls) for calls in value)
+    if not all(type(us) is float for calls in rounds for us in calls):
+        raise ValueError(f"{value!r} is no list of lists of times")
+    return rounds
 
 
 def _timed(rounds: tuple[tuple[float, ...], ...]) -> bool:

@@ -1,7 +1,6 @@
 """What deploy writes runs, equals PyTorch, says what it is, and appears whole or not at all."""
 
 import errno
-import functools
 import json
 import os
 from dataclasses import replace
@@ -10,25 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
-from tvm import relax
 
 import hawqtvm.compile
 import hawqtvm.verify
 from hawqtvm.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
-from hawqtvm.compile import add_input_quantizer
 from hawqtvm.data import Images
 from hawqtvm.deploy import deploy, show
 from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.plan import Plan
 from hawqtvm.qnn import reference
-from hawqtvm.qnn.model import RESIDUALS, Arithmetic, Quantization
+from hawqtvm.qnn.model import RESIDUALS, Arithmetic
 from hawqtvm.runtime import cpu, load
 from hawqtvm.verify import verify
-from relay_passes.executable import build
-from schedules import dispatch
 from schedules.target import CPU_TARGETS, find_target
-from tests.nets import NETS, noise, quantized_net
+from tests.nets import NETS, needs_level, noise
 
 MIXED = {"same.conv1": 4, "same.conv2": 4, "down.conv2": 4}
 QUICK = {"threads": 1, "measure": False}
@@ -47,23 +41,6 @@ CASES = [
 ALL = [(n, b, 2, r, t.name) for n, b, r, t in product(NETS, (8, 4), RESIDUALS, CPU_TARGETS)]
 
 
-def features_of(target):
-    present = cpu.cpu_features()
-    if not present.issuperset(target.features):
-        pytest.skip(f"this processor cannot run {target.name}")
-
-
-@pytest.fixture(scope="module")
-def nets():
-    """Function: a network of ``NETS`` by name, quantized once."""
-    return functools.cache(quantized_net)
-
-
-@pytest.fixture(scope="module")
-def vgg(nets):
-    return nets("vgg")
-
-
 @pytest.fixture(scope="module")
 def built(vgg, tmp_path_factory):
     """A measured and verified deployment, not to be changed."""
@@ -73,7 +50,7 @@ def built(vgg, tmp_path_factory):
 
 
 def check_runs(quantized, bits, batch, residual, target, out):
-    features_of(find_target(target))
+    needs_level(find_target(target))
     deployment = deploy(quantized, bits, batch, out, target=target, residual=residual, **QUICK)
     model = load(deployment)
     images = noise(batch, quantized.graph.input_dims, seed=7)
@@ -283,7 +260,7 @@ def test_without_a_place_it_goes_to_artifacts(vgg, tmp_path, monkeypatch):
 
 
 def test_a_target_this_machine_lacks_is_built_and_not_run(vgg, tmp_path, monkeypatch, capsys):
-    features_of(find_target("avx2"))
+    needs_level(find_target("avx2"))
     with monkeypatch.context() as patch:
         patch.setattr(cpu, "cpu_features", lambda: frozenset({"sse2"}))
         done = deploy(vgg, 8, 1, tmp_path / "a", target="avx2", labelled=Images(noise(1, (3, 8, 8)), np.zeros(1), "n"))
@@ -319,113 +296,6 @@ def test_without_a_c_compiler_the_remedy_is_named(vgg, tmp_path, monkeypatch, co
     with pytest.raises(BadInput, match=message):
         deploy(vgg, 8, 1, tmp_path / "a", **QUICK)
     assert list(tmp_path.iterdir()) == []
-
-
-def plant_a_wrong_weight(monkeypatch, shape, channel):
-    """From now on, kernels get the first weight of one output channel off by one, in the layer of this shape."""
-
-    def wrong(constants):
-        def planted(config, workload, weight, *rest):
-            if weight.shape == shape:
-                weight = weight.copy()
-                off_by_one(weight, channel)
-            return constants(config, workload, weight, *rest)
-
-        return planted
-
-    for schedule in (*dispatch.SCHEDULES, dispatch.portable):
-        if hasattr(schedule, "constants"):
-            monkeypatch.setattr(schedule, "constants", wrong(schedule.constants))
-
-
-def off_by_one(weight, channel):
-    first = weight[channel].reshape(-1)
-    first[0] += -1 if first[0] > 0 else 1
-
-
-@pytest.mark.parametrize("target", ["native", "x86-64"])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_one_weight_off_by_one_is_found_and_named(vgg, tmp_path, monkeypatch, target, bits):
-    name, channel, batch = "features.3", 5, 5
-    plant_a_wrong_weight(monkeypatch, vgg.layers[name].weight.shape, channel)
-    plan = {name: bits}
-    deploy(vgg, plan, batch, tmp_path / "a", target=target, verify=False, **QUICK)
-    with pytest.raises(CheckFailed) as failure:
-        verify(tmp_path / "a")
-    message = str(failure.value)
-
-    right = Arithmetic(vgg, vgg.bits(plan))
-    layer = vgg.layers[name]
-    codes = {**layer.codes, bits: layer.codes[bits].copy()}
-    off_by_one(codes[bits], channel)
-    planted = Arithmetic(replace(vgg, layers={**vgg.layers, name: replace(layer, codes=codes)}), vgg.bits(plan))
-    # the folded bias is the right one's: only the weight was changed
-    wrong_bias = planted.parameters(vgg.graph.step(name)).bias - right.parameters(vgg.graph.step(name)).bias
-    assert not wrong_bias.any()
-    (images,) = hawqtvm.verify.inputs(vgg.samples, (batch, *vgg.graph.input_dims))
-    good = dict(reference.run_integer(right, images))[name]
-    bad = dict(reference.run_integer(planted, images))[name]
-    image, found, y, x = np.argwhere(good != bad)[0]
-    assert found == channel
-    count = f"{(good != bad).sum()} of {good.size} codes"
-    assert f"layer {name} is the first that differs ({count})" in message
-    where = f"image {image}, channel {channel}, at ({y}, {x})"
-    values = f"the library has {bad[image, channel, y, x]}, PyTorch has {good[image, channel, y, x]}"
-    assert f"{where}: {values}" in message
-    assert [row.wrong for row in failure.value.rows if row.layer == "features.0"] == [0]
-
-
-def test_a_wrong_last_conversion_is_found(nets, tmp_path, monkeypatch):
-    """The logits are compared as they leave, not as the last layer made them."""
-    compare = hawqtvm.verify.compare
-
-    def shuffled(model, arithmetic, codes):
-        trace = model.trace
-
-        def swapped(codes):
-            stored = trace(codes)
-            last = list(stored)[-1]
-            assert stored[last].shape[1] == 6  # not in blocks of 16
-            return stored | {last: stored[last][:, ::-1]}
-
-        monkeypatch.setattr(model, "trace", swapped)
-        return compare(model, arithmetic, codes)
-
-    monkeypatch.setattr(hawqtvm.verify, "compare", shuffled)
-    with pytest.raises(CheckFailed, match="layer classifier.6.NCHW is the first that differs"):
-        deploy(nets("vgg"), 8, 1, tmp_path / "a", target="x86-64", **QUICK)
-
-
-QUANTIZATIONS = [(1 / 255, 0), (1 / 16, 0), (0.1, 128), (0.0173, 117), (3.0, 255), (1e-30, 7), (1e30, 1)]
-
-
-@pytest.mark.parametrize("target", CPU_TARGETS, ids=lambda t: t.name)
-@pytest.mark.parametrize(("scale", "zero_point"), QUANTIZATIONS)
-def test_the_input_quantizer_equals_numpys(target, scale, zero_point):
-    features_of(target)
-    dims = (2, 3, 64, 64)
-    half = dims[0] * dims[1] * dims[2] * dims[3]
-    generator = np.random.default_rng(0)
-    codes = generator.integers(-10, 270, half).astype("float64") - zero_point
-    halfway = np.float32((codes + 0.5) * scale)
-    around = generator.choice([-np.inf, np.inf], half).astype("float32")
-    extremes = np.float32([0.0, -0.0, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -1e-45, 1.2e-38, 2**23, 2**24 + 2])
-    sets = [
-        halfway,
-        np.nextafter(halfway, around),
-        np.float32(generator.standard_normal(half) * 100 * scale),
-        generator.choice(extremes, half),
-        generator.integers(0, 2**32, half, dtype="uint32").view("float32"),
-    ]
-    q = Quantization("uint8", scale, zero_point)
-    vm = relax.VirtualMachine(build(add_input_quantizer(tvm.IRModule(), q, dims), target.tvm), tvm.cpu())
-    for values in sets:
-        images = values.reshape(dims)
-        images[np.isnan(images)] = 0
-        with np.errstate(over="ignore"):
-            expected = reference.quantize_input(q, images)
-        got = vm["quantize_input"](tvm.runtime.tensor(images)).numpy()
-        np.testing.assert_array_equal(got, expected)
 
 
 def test_nan_and_infinity_do_no_harm(built):

@@ -6,19 +6,13 @@ Transformed: ``(product, block, word, oc_tile, 16, 4)`` for each group.
 """
 
 import numpy as np
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import BLOCK
-from schedules.cpu.intrin import LANES, argument, flat, load, signed_nibbles, store, task_loop, view
-from schedules.cpu.nibbles import pack_nibbles
+from schedules.cpu.intrin import LANES
+from schedules.cpu.nibbles import combine_vectors, pack_vectors
 from schedules.cpu.strassen_geometry import HALF, PRODUCTS, VECTOR, Geometry
 
 QUARTERS = 4
-
-
-def packed_shape(geo: Geometry) -> tuple[int, int]:
-    return geo.groups, geo.matrix_vectors * QUARTERS * VECTOR // 2
 
 
 def transformed_shape(geo: Geometry) -> tuple[int, int]:
@@ -37,8 +31,7 @@ def quarters(geo: Geometry, weight: np.ndarray) -> np.ndarray:
 
 def pack(geo: Geometry, split: np.ndarray) -> np.ndarray:
     """What :func:`quarters` made, packed."""
-    low, high = split.reshape(geo.groups, -1, 2, QUARTERS, VECTOR).transpose(2, 0, 1, 3, 4)
-    return np.ascontiguousarray(pack_nibbles(low, high).reshape(packed_shape(geo)))
+    return pack_vectors(split.reshape(geo.groups, -1, QUARTERS, VECTOR))
 
 
 def operands(b11, b12, b21, b22) -> list:
@@ -63,20 +56,4 @@ def starts(split: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 def transform(geo: Geometry):
     """PrimFunc ``(packed, transformed)``, int8; groups are independent tasks."""
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name("main")
-        T.func_attr({"tirx.noalias": True})
-        arguments = (
-            argument("packed", packed_shape(geo), "int8"),
-            argument("transformed", transformed_shape(geo), "int8"),
-        )
-        packed, transformed = (flat(buffer) for buffer in arguments)
-        with task_loop(geo.groups) as group, T.serial(geo.matrix_vectors // 2) as pair:
-            source = T.bind(group * packed_shape(geo)[1] + pair * (QUARTERS * VECTOR))
-            target = T.bind(group * transformed_shape(geo)[1] + pair * (2 * VECTOR))
-            words = [load(packed, source + quarter * VECTOR, "int8x64") for quarter in range(QUARTERS)]
-            vectors = [signed_nibbles(T.bind(view("int32x16", word))) for word in words]
-            for half in (0, 1):
-                for number, operand in enumerate(operands(*(T.bind(pair[half]) for pair in vectors))):
-                    store(transformed, target + number * geo.matrix_vectors * VECTOR + half * VECTOR, operand)
-    return builder.get()
+    return combine_vectors(geo.groups, geo.matrix_vectors, QUARTERS, PRODUCTS, lambda vectors: operands(*vectors))

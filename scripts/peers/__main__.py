@@ -127,6 +127,7 @@ def find_build(out: Path) -> Build:
     """The folder of built networks under `out`: another one whenever the old ones could differ."""
     models = [ROOT / "hawqtvm/data.py", Path(__file__).with_name("build.py"), *(ROOT / "hawqtvm/models").rglob("*.py")]
     ours = [path for folder in ("hawqtvm", "relay_passes", "schedules") for path in (ROOT / folder).rglob("*.py")]
+    ours += (ROOT / "tuning_logs").rglob("*.jsonl")
     peers = [f"{package} {version(package)}" for package in PACKAGES if package not in SYSTEMS[BASELINE].packages]
     return Build(out / f"build-{_fingerprint(models, peers)}", _fingerprint(ours, [version("apache-tvm")]))
 

@@ -4,13 +4,24 @@ import numpy as np
 from hypothesis import strategies as st
 
 from hawqtvm.qnn.formats import Format
-from schedules.workload import Epilogue, Requantized, Rescaled
+from schedules.workload import Conv2d, Epilogue, Requantized, Rescaled
 
 WIDE = 2**24  # int32 codes are clipped to this
 BLOCKED = "NCHW16c"
 INPUTS = [Format("uint8", BLOCKED), Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)]
 OUTPUTS = [*INPUTS, Format("int16", BLOCKED), Format("int32", BLOCKED)]
 VALUES = ("random", "small", "most and least", "most and most", "alternating", "ends")
+
+
+# with b = 2**30, c = 30: the accumulators themselves
+SUMS = Epilogue(Format("int32", BLOCKED), 0, -WIDE, WIDE, 30)
+
+
+def four_bit_conv(kernel: int, channels=20, size=(9, 11), out_channels=40, batch=2, strides=(1, 1), **fields) -> Conv2d:
+    """A convolution of 4 bits whose output is as large as its input at stride 1."""
+    fields = {"x": INPUTS[2], "epilogue": SUMS} | fields
+    pad, shape = kernel // 2, (batch, channels, *size, out_channels)
+    return Conv2d(*shape, (kernel, kernel), strides, (pad,) * 4, (1, 1), 1, x_zero_point=0, weight_bits=4, **fields)
 
 
 def code_limits(format: Format) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """Strassen's convolution against int64, over shapes, formats, epilogues and extreme values."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-from cases import BLOCKED, VALUES, WIDE, code_limits, epilogues, fill, layer_constants
+from cases import BLOCKED, SUMS, VALUES, WIDE, code_limits, epilogues, fill, four_bit_conv, layer_constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import VNNI, conv2d, expand, finish, run, with_garbage
@@ -16,26 +17,9 @@ from schedules.target import find_target
 from schedules.workload import Conv2d, Epilogue, Rescaled
 
 BYTES, PACKED = Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)
-WHOLE = Epilogue(Format("int32", BLOCKED), 0, -WIDE, WIDE, 30)  # with b = 2**30, c = 30: the accumulators themselves
 
 
-def layer(channels=32, size=(6, 6), out_channels=64, x=PACKED, epilogue=WHOLE, batch=1, strides=(1, 1)) -> Conv2d:
-    return Conv2d(
-        batch=batch,
-        in_channels=channels,
-        height=size[0],
-        width=size[1],
-        out_channels=out_channels,
-        kernel=(1, 1),
-        strides=strides,
-        padding=(0, 0, 0, 0),
-        dilation=(1, 1),
-        groups=1,
-        x=x,
-        x_zero_point=0,
-        weight_bits=4,
-        epilogue=epilogue,
-    )
+layer = partial(four_bit_conv, 1, channels=32, size=(6, 6), out_channels=64, batch=1)
 
 
 @st.composite
@@ -93,7 +77,7 @@ def test_equals_int64(data, workload, kind, seed):
 @pytest.mark.parametrize("x", [BYTES, PACKED], ids=["bytes", "packed"])
 @pytest.mark.parametrize("kind", ["most and least", "most and most", "ends"])
 def test_every_bit_of_the_accumulators(kind, x, batch):
-    workload = layer(72, (3, 5), 32, x, batch=batch)
+    workload = layer(channels=72, size=(3, 5), out_channels=32, x=x, batch=batch)
     rng = np.random.default_rng(batch)
     x, weight = values(workload, kind, rng)
     bias = rng.integers(-1000, 1000, 32).astype("int32")
@@ -107,7 +91,9 @@ def test_every_bit_of_the_accumulators(kind, x, batch):
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_configs_of_a_space(strides):
     residual = Rescaled(Format("uint8", BLOCKED), 3, 2**30 + 12345, 37)
-    workload = layer(32, (9, 13), 128, epilogue=Epilogue(PACKED, 0, 0, 15, 38, residual), batch=2, strides=strides)
+    workload = layer(
+        size=(9, 13), out_channels=128, epilogue=Epilogue(PACKED, 0, 0, 15, 38, residual), batch=2, strides=strides
+    )
     rng = np.random.default_rng(0)
     x, weight = values(workload, "random", rng)
     b, c = rng.integers(2**30, 2**31, 128).astype("int32"), np.full(128, 39, "int32")
@@ -133,7 +119,7 @@ def test_refusals_have_reasons():
         assert strassen.check(replace(good, **change), workload, VNNI)
     assert strassen.check(good, layer(x=Format("uint4")), VNNI)
     residual = Rescaled(Format("uint8"), 0, 2**30, 34)
-    assert strassen.check(good, layer(epilogue=replace(WHOLE, residual=residual)), VNNI)
+    assert strassen.check(good, layer(epilogue=replace(SUMS, residual=residual)), VNNI)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import VALUES, code_limits, fill, layer_constants
+from cases import VALUES, code_limits, fill, four_bit_conv, layer_constants
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from levels import run
@@ -18,7 +18,6 @@ from schedules.workload import Conv2d, Epilogue
 
 CODES = Format("uint4", "NCHW16c")
 PACKED = Format("uint4", "NCHW16c", packed=True)
-SUMS = Epilogue(Format("int32", "NCHW16c"), 0, -(2**24), 2**24, 30)  # with b = 2**30, c = 30 the accumulator itself
 
 
 def outcome(level, config, workload: Conv2d, x, weight, bias, b, c, residual=None):
@@ -73,24 +72,8 @@ def assert_equals_int64(level, data, workload: Conv2d, kind: str, seed: int):
     np.testing.assert_array_equal(got, wanted)
 
 
-def layer(channels=20, size=(9, 11), out_channels=40, batch=2, strides=(1, 1), x=PACKED, epilogue=SUMS) -> Conv2d:
-    return Conv2d(
-        batch=batch,
-        in_channels=channels,
-        height=size[0],
-        width=size[1],
-        out_channels=out_channels,
-        kernel=(3, 3),
-        strides=strides,
-        padding=(1, 1, 1, 1),
-        dilation=(1, 1),
-        groups=1,
-        x=x,
-        x_zero_point=0,
-        weight_bits=4,
-        epilogue=epilogue,
-        headroom=2,
-    )
+def layer(**fields) -> Conv2d:
+    return four_bit_conv(3, headroom=2, **fields)
 
 
 def assert_sums_equal(level, config, workload: Conv2d, kind: str):
@@ -200,7 +183,7 @@ RESNET = [(64, 56, 64, 1), (128, 28, 128, 1), (256, 14, 256, 1), (512, 7, 512, 1
 @pytest.mark.parametrize("kind", ["most and least", "most and most", "ends"])
 @pytest.mark.parametrize(("channels", "size", "out_channels", "stride"), [*RESNET, (2048, 7, 64, 1), (2048, 7, 64, 2)])
 def test_large_layers_at_their_extremes(level, channels, size, out_channels, stride, kind):
-    workload = layer(channels, (size, size), out_channels, batch=8, strides=(stride, stride))
+    workload = layer(channels=channels, size=(size, size), out_channels=out_channels, batch=8, strides=(stride, stride))
     space = winograd.space(workload, level, 2)
     default = winograd.default(workload, level, 2)
     other = next((config for config in space if config.split != default.split), space[-1])

@@ -210,6 +210,16 @@ def test_a_build_folder_follows_what_it_depends_on(tmp_path, monkeypatch):
     assert second.sources != third.sources
 
 
+def test_other_tuning_logs_are_another_build_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    log = tmp_path / "tuning_logs/device/avx2-1.jsonl"
+    for path in (log, tmp_path / "hawqtvm/data.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    monkeypatch.setattr(cli, "_fingerprint", lambda files, facts: sorted(map(str, files)))
+    assert str(log) in cli.find_build(tmp_path).sources
+
+
 def test_a_worker_reports_failures_and_stays_alive(tmp_path):
     with Process(tmp_path / "log") as worker:
         for _ in range(2):
