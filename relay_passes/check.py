@@ -79,7 +79,8 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
 def check_sizes(graph: Graph, batch: int) -> None:
     """BadInput when a tensor is too large for the kernels' 32-bit offsets."""
     for name in graph.tensors:
-        stored = math.prod(Format("uint8", "NCHW16c").shape((batch, *graph.dims(name))))
+        dims = (batch, *graph.dims(name))
+        stored = max(math.prod(f.shape(dims)) for f in (Format("uint8", "NCHW16c"), Format("int16", "HWNC")))
         if stored >= INT32:
             raise BadInput(f"batch {batch}: tensor {name} would have {stored} elements, too many; reduce the batch")
 

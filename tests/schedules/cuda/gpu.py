@@ -1,0 +1,50 @@
+"""Kernels for a GPU as CUDA text, run by the emulator; and what they are run on."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from hawqtvm.emulator import Emulated
+from hawqtvm.qnn.formats import Format
+from schedules.cuda.launch import launch
+from schedules.lowering import cuda_text
+from schedules.target import CudaTarget, find_target
+
+T4 = find_target("sm_75")
+HWNC = [Format(code, "HWNC", code == "uint4") for code in ("uint4", "uint8", "int16", "int32")]
+INPUTS = HWNC[:2]
+
+
+class Case(NamedTuple):
+    """A kernel, its arguments but the outputs, and for each output its format and the codes that it must have."""
+
+    kernel: tirx.PrimFunc
+    inputs: list[np.ndarray]
+    wanted: list[tuple[Format, np.ndarray]]
+
+
+def stored(codes: np.ndarray, format: Format) -> np.ndarray:
+    """The codes in a format, what is undefined there being ones in every bit of a code."""
+    n, c, h, w = codes.shape
+    if format.layout == "HWNC":
+        *_, rows, elements = format.shape(codes.shape)
+        whole = np.full((rows, elements * format.held, h, w), format.limits[1])
+        whole[:n, :c] = codes
+        codes = whole
+    return format.store(codes)
+
+
+def assert_exact(cases: list[Case], target: CudaTarget = T4) -> None:
+    """Runs the kernels, all compiled at once, on memory that holds a pattern, and compares every code."""
+    named = {f"kernel{number}": case.kernel for number, case in enumerate(cases)}
+    module = tvm.IRModule({name: kernel.with_attr("global_symbol", name) for name, kernel in named.items()})
+    emulated = Emulated(cuda_text(module, target.tvm))
+    for (name, kernel), case in zip(named.items(), cases, strict=True):
+        outputs = [np.full(format.shape(codes.shape), 0x5A, format.dtype) for format, codes in case.wanted]
+        found = launch(name, kernel)
+        arguments = dict(zip(found.arguments, [*case.inputs, *outputs], strict=True))
+        emulated.run(found.kernel, found.grid, found.block, arguments)
+        for got, (format, codes) in zip(outputs, case.wanted, strict=True):
+            np.testing.assert_array_equal(format.load(got, codes.shape[1], len(codes)), codes, err_msg=str(case))
