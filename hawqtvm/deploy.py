@@ -18,8 +18,10 @@ from hawqtvm.runtime.artifact import KIND, MANIFEST
 from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, checkpoint_place, machine, packs, planned
 
 if TYPE_CHECKING:
+    from hawqtvm.compile import Library
     from hawqtvm.data import Images
     from hawqtvm.qnn.model import QuantizedModel
+    from schedules.target import Target
 
 PROFILE_SECONDS = 2.0
 
@@ -71,7 +73,6 @@ def deploy(
     from hawqtvm.compile import compile_library, provenance
     from hawqtvm.files import atomic_directory
     from hawqtvm.qnn.model import Arithmetic
-    from hawqtvm.runtime.cpu import cpu_features
     from hawqtvm.verify import REFERENCE
     from relay_passes.context import Context
     from schedules.tuned import SHIPPED, load_tuned
@@ -86,11 +87,12 @@ def deploy(
     if elsewhere := plan.made_elsewhere(here | {"residual": residual, "activations": activations}):
         note(f"{plan.name} was made for {elsewhere}: its latency here is another, and another plan may be better")
     tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
-    runs_here = cpu_features().issuperset(level.features)
+    device = device_for(level)
     arithmetic = Arithmetic(quantized, layer_bits, residual)
-    context = Context(arithmetic, batch, level, threads, packs(activations), tuned)
+    context = Context(arithmetic, batch, level, threads, packs(activations, level), tuned)
     with atomic_directory(out, MANIFEST, KIND) as directory:
-        manifest = compile_library(context, directory)
+        library = compile_library(context, directory)
+        manifest = library.manifest
         (directory / REFERENCE).mkdir()
         digest = write_checkpoint(quantized, directory / REFERENCE)
         manifest |= {
@@ -98,11 +100,10 @@ def deploy(
             "provenance": provenance() | {"checkpoint_sha256": digest, "quantization": quantized.provenance},
         }
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        if not runs_here and (verify or measure):
-            note(f"this machine cannot run {level.name}: built, neither verified nor measured")
-        layers, network = examine(
-            directory, quantized, runs_here and verify, runs_here and measure, labelled if runs_here else None
-        )
+        if device is None and (verify or measure):
+            done = "verified in emulation, not" if library.cuda_text and verify else "neither verified nor"
+            note(f"this machine cannot run {level.name}: built, {done} measured")
+        layers, network = examine(directory, quantized, library, device, verify, measure, labelled)
         manifest["measured"] = network
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return Deployment(out, layers, network)
@@ -120,17 +121,47 @@ def default_out(model: str, plan: str) -> Path:
     return ARTIFACTS / re.sub(r"[^A-Za-z0-9_.-]", "-", name)
 
 
+def device_for(target: "Target") -> str | None:
+    """What here runs libraries for a target, by its name; None where nothing does."""
+    from hawqtvm.runtime import cpu, gpu
+    from schedules.target import CudaTarget
+
+    if isinstance(target, CudaTarget):
+        found = gpu.find(target.arch)
+        return found and found.name
+    return cpu.cpu_name() if cpu.cpu_features().issuperset(target.features) else None
+
+
 def examine(
-    directory: Path, quantized: "QuantizedModel", verify: bool, measure: bool, labelled: "Images | None"
+    directory: Path,
+    quantized: "QuantizedModel",
+    library: "Library",
+    device: str | None,
+    verify: bool,
+    measure: bool,
+    labelled: "Images | None",
 ) -> tuple[list[dict], dict]:
-    """Verifies, times and scores a built artifact: the rows of its two tables."""
+    """Verifies, times and scores a built artifact on ``device``: the rows of its two tables.
+
+    Without a device, one for a GPU is verified in emulation, and that is all.
+    """
+    from hawqtvm.emulation import EmulatedModel
     from hawqtvm.qnn.reference import float_logits
     from hawqtvm.runtime import load
+    from hawqtvm.runtime.artifact import read_artifact
     from hawqtvm.source import accuracy
-    from hawqtvm.verify import verify as verify_artifact
+    from hawqtvm.verify import verify_model
 
     manifest = json.loads((directory / MANIFEST).read_text())
-    exact = {row.layer: True for row in verify_artifact(directory)} if verify else {}
+    model = None
+    if device is None:
+        measure, labelled = False, None
+        if verify and library.cuda_text:
+            model = EmulatedModel(read_artifact(directory), library.program, library.cuda_text)
+    elif verify or measure or labelled is not None:
+        model = load(directory)
+    verify = verify and model is not None
+    exact = {row.layer: True for row in verify_model(model)} if verify else {}
     network = {
         "model": manifest["model"],
         "weights": manifest["weights"],
@@ -147,10 +178,9 @@ def examine(
         "accuracy_float": None,
         "accuracy_int": None,
         "exact": True if verify else None,
+        "verified": (f"run on {device}" if device else "executed in emulation") if verify else None,
     }
     seconds = {}
-    if measure or labelled is not None:
-        model = load(directory)
     if measure:
         once = statistics.median(model.measure(repeats=3, warmup=1))
         repeats = max(5, min(200, int(PROFILE_SECONDS / once)))
@@ -217,7 +247,7 @@ def show(deployment: Deployment) -> str:
         ("library", f"{n['library_bytes'] / 1e6:.3f} MB"),
         ("accuracy, float", fact(n["accuracy_float"], "{:.2f} %")),
         ("accuracy, integer", fact(n["accuracy_int"], "{:.2f} %")),
-        ("equal to PyTorch", "yes, every code of every tensor" if n["exact"] else "not verified"),
+        ("equal to PyTorch", f"yes, every code of every tensor, {n['verified']}" if n["exact"] else "not verified"),
         ("artifact", deployment.path),
     ]
     headers = ["layer", "operator", "shape", "bits", "schedule", "ms", "share", "exact?"]

@@ -1,0 +1,90 @@
+"""A program for a GPU on a machine without one: its CUDA text run by the emulator, kernel by kernel."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from tvm import ir, relax
+
+from hawqtvm.emulator import Emulated
+from hawqtvm.runtime.artifact import Artifact
+from relay_passes.attributes import constant, is_constant
+from relay_passes.lift import EXPAND
+from relay_passes.rewrite import bindings
+from schedules.cuda.launch import launch
+
+UNWRITTEN = 0x5A  # in every byte of memory that no kernel has filled
+
+# told of every kernel: its name and its arguments, the outputs last
+After = Callable[[str, list[np.ndarray]], None]
+
+
+class EmulatedProgram:
+    """The calls that the host code of a lowered module makes, with the CUDA text of its kernels."""
+
+    def __init__(self, module: tvm.IRModule, cuda_text: str):
+        self._module, self._emulated = module, Emulated(cuda_text)
+
+    def main(self, codes: np.ndarray, after: After = lambda kernel, tensors: None) -> np.ndarray:
+        """Logits of input codes.  CheckFailed where a kernel reads or writes what it must not, or races."""
+        weights = self._call(EXPAND, [], after)
+        return self._call("main", [codes, weights], after)
+
+    def _call(self, name: str, arguments: list, after: After):
+        function = self._module[name]
+        held = dict(zip(function.params, arguments, strict=True))
+
+        def value(expr):
+            if isinstance(expr, relax.Tuple):
+                return tuple(value(field) for field in expr.fields)
+            if isinstance(expr, relax.TupleGetItem):
+                return value(expr.tuple_value)[expr.index]
+            return constant(expr) if is_constant(expr) else held[expr]
+
+        for binding in bindings(self._module, name):
+            if isinstance(binding.value, ir.Call):
+                kernel, given = binding.value.args[:2]
+                made = _unwritten(binding.var.ty)
+                outputs = made if isinstance(made, tuple) else (made,)
+                self._launch(kernel, tensors := [*value(given), *outputs])
+                after(kernel.name_hint, tensors)
+                held[binding.var] = made
+            else:
+                held[binding.var] = value(binding.value)
+        return value(function.body.body)
+
+    def _launch(self, kernel: ir.GlobalVar, tensors: list[np.ndarray]) -> None:
+        found = launch(kernel.name_hint, self._module[kernel])
+        named = dict(zip(found.arguments, tensors, strict=True))
+        self._emulated.run(found.kernel, found.grid, found.block, named)
+
+
+def _unwritten(made: relax.TensorType | relax.TupleType):
+    if isinstance(made, relax.TupleType):
+        return tuple(_unwritten(field) for field in made.fields)
+    array = np.empty([int(extent) for extent in made.shape], str(made.dtype))
+    array.view(np.uint8).fill(UNWRITTEN)
+    return array
+
+
+class EmulatedModel:
+    """What :func:`hawqtvm.verify.verify_model` needs of :class:`hawqtvm.runtime.Model`, of an artifact for a GPU."""
+
+    def __init__(self, artifact: Artifact, module: tvm.IRModule, cuda_text: str):
+        """``module``, ``cuda_text``: as :class:`hawqtvm.compile.Library` has them."""
+        self.artifact, self.manifest = artifact, artifact.manifest
+        self.input_shape, self.batch = artifact.input_shape, artifact.input_shape[0]
+        self._program = EmulatedProgram(module, cuda_text)
+
+    def trace(self, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """As :meth:`hawqtvm.runtime.Model.trace`, of uint8 codes.  Raises as :meth:`EmulatedProgram.main`."""
+        outputs = {}
+
+        def after(kernel: str, tensors: list[np.ndarray]) -> None:
+            if kernel in self.artifact.layer_of:
+                second = self.artifact.second_of.get(kernel)
+                names = [self.artifact.layer_of[kernel], *([second] if second else [])]
+                outputs.update(zip(names, tensors[-len(names) :], strict=True))
+
+        self._program.main(codes, after)
+        return outputs
