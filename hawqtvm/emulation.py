@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tvm
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 
 from hawqtvm.emulator import Emulated
 from hawqtvm.runtime.artifact import Artifact
@@ -46,17 +46,25 @@ class EmulatedProgram:
                 kernel, given = binding.value.args[:2]
                 made = _unwritten(binding.var.ty)
                 outputs = made if isinstance(made, tuple) else (made,)
-                self._launch(kernel, tensors := [*value(given), *outputs])
+                tensors = [*value(given), *outputs]
+                run_kernel(self._emulated, kernel.name_hint, self._module[kernel], tensors)
                 after(kernel.name_hint, tensors)
                 held[binding.var] = made
             else:
                 held[binding.var] = value(binding.value)
         return value(function.body.body)
 
-    def _launch(self, kernel: ir.GlobalVar, tensors: list[np.ndarray]) -> None:
-        found = launch(kernel.name_hint, self._module[kernel])
-        named = dict(zip(found.arguments, tensors, strict=True))
-        self._emulated.run(found.kernel, found.grid, found.block, named)
+
+def run_kernel(emulated: Emulated, name: str, function: tirx.PrimFunc, tensors: list[np.ndarray]) -> None:
+    """Launches the device kernel of the PrimFunc ``name`` with its arguments in the PrimFunc's order.
+
+    In the text a tensor may be of wider elements; one that is never accessed is not there.
+    """
+    found = launch(name, function)
+    seen_as = {parameter.name: parameter.dtype for parameter in emulated.kernels[found.kernel].parameters}
+    named = dict(zip(found.arguments, tensors, strict=True))
+    given = {name: named[name].view(dtype) for name, dtype in seen_as.items()}
+    emulated.run(found.kernel, found.grid, found.block, given)
 
 
 def _unwritten(made: relax.TensorType | relax.TupleType):

@@ -30,7 +30,10 @@ def add_options(parser: Parser) -> None:
     )
     parser.add_argument("--batch", metavar="N", type=int, default=1, help="images a call (default: %(default)s)")
     parser.add_argument(
-        "--threads", metavar="N", type=int, help="threads a call (default: the CPUs this process may use; on a GPU always 1)"
+        "--threads",
+        metavar="N",
+        type=int,
+        help="threads a call (default: the CPUs this process may use; on a GPU always 1)",
     )
     parser.add_argument(
         "--residual", choices=RESIDUALS, default="int16", help="type of the residual stream (default: %(default)s)"

@@ -4,6 +4,7 @@ Nothing is rewritten.  Raises CheckFailed with the kernel or layer and the reaso
 """
 
 import math
+import re
 from collections import Counter
 from itertools import chain
 
@@ -24,6 +25,9 @@ from relay_passes.schedule import Kernel
 DIVISIONS = (tirx.Div, tirx.Mod, tirx.FloorDiv, tirx.FloorMod)
 # a name ends with one of these: tirx.call_extern, tirx.tvm_call_packed, ...
 OUTSIDE = ("call_packed", "call_cpacked", "call_packed_lowered", "call_cpacked_lowered", "extern")
+DEVICE = "cuda.func_call"  # a function in CUDA text, which is the call's last argument
+# in such text: a float of C or of PTX, or a division
+NOT_INTEGER = re.compile(r"\b(?:float|double|\w*half\w*)\d?\b|\.b?f\d+\b|/")
 INT32 = 2**31
 
 
@@ -68,6 +72,9 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
                 faults.append(f"divides data ({type(node).__name__}): only shifts are allowed")
         if isinstance(node, ir.Call) and isinstance(node.op, ir.Op) and node.op.name.endswith(OUTSIDE):
             faults.append(f"calls {node.args[0]}: what happens there cannot be proved")
+        if isinstance(node, ir.Call) and isinstance(node.op, ir.Op) and node.op.name.endswith(DEVICE):
+            if found := NOT_INTEGER.search(str(node.args[-1].value)):
+                faults.append(f"calls {node.args[0]}, whose text has '{found[0]}': only integers and no division")
 
     # a variable is bound above its uses
     callbacks = [((tirx.Bind, tirx.Let), bind), (tirx.For, loop), (ir.Expr, visit)]

@@ -11,8 +11,8 @@ from schedules.tuned import Tuned
 class Context:
     """``arithmetic``: the quantized model under the plan; ``threads``: what the kernels are shaped for, 1 on a GPU.
 
-    ``words``: 4-bit activations eight in an int32, not each in a byte; on a GPU always.  ``tuned``: measured schedules; None leaves the
-    choice to the schedules' estimates.
+    ``words``: 4-bit activations eight in an int32, not each in a byte; on a GPU always.  ``tuned``: measured
+    schedules; None leaves the choice to the schedules' estimates.
     """
 
     arithmetic: Arithmetic

@@ -27,9 +27,10 @@ FIELDS = {
 class Artifact:
     """A manifest's parts that running needs.
 
-    ``library``: path of the shared library, ``sha256`` its digest.  ``arch``: the GPU's that it is for, if any.  ``input_shape``: (N, C, H, W).  ``output_shape``:
-    (N, ...).  ``layer_of``: kernel's name -> layer's name, in the order they run.  ``second_of``: kernel's name -> its
-    second output's name, of those that have one.  ``manifest``: all of the file.
+    ``library``: path of the shared library, ``sha256`` its digest.  ``arch``: of the GPU that it is for, if any.
+    ``input_shape``: (N, C, H, W).  ``output_shape``: (N, ...).  ``layer_of``: kernel's name -> layer's name, in the
+    order they run.  ``second_of``: kernel's name -> its second output's name, of those that have one.  ``manifest``:
+    all of the file.
     """
 
     path: Path

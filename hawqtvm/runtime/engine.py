@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,26 @@ def ffi():
 
 @functools.cache
 def cuda_runtime() -> None:
-    """Loads the part of TVM's runtime that launches kernels on a GPU."""
-    _load("ffi.Module.load_from_bytes.cuda", "libtvm_runtime_cuda.so", "install NVIDIA's driver and CUDA 13's runtime")
-    # called with what stands in a library instead of CUDA text: see schedules.cuda.nvcc
-    ffi().register_global_func(COMPILE, lambda text: base64.b64decode(text), override=True)
+    """Loads the part of TVM's runtime that launches kernels on a GPU; it needs CUDA's, a toolkit's or PyPI's."""
+    packages = importlib.util.find_spec("nvidia")
+    for folder in packages.submodule_search_locations if packages else ():
+        for library in Path(folder).glob("cu13/lib/libcudart.so.13"):
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    _load("ffi.Module.load_from_bytes.cuda", "libtvm_runtime_cuda.so", "install NVIDIA's driver and hawqtvm[cuda]")
+
+
+@contextmanager
+def _cubins_for_text():
+    """While inside, what a library has instead of CUDA text is decoded, not compiled: see schedules.cuda.nvcc."""
+    registry = ffi().registry
+    before = registry.get_global_func(COMPILE, allow_missing=True)  # of TVM's compiler
+    registry.register_global_func(COMPILE, lambda text: base64.b64decode(text), override=True)
+    try:
+        yield
+    finally:
+        registry.remove_global_func(COMPILE)
+        if before is not None:
+            registry.register_global_func(COMPILE, before)
 
 
 def _load(function: str, name: str, remedy: str) -> None:
@@ -98,11 +114,10 @@ class CpuMemory:
 class GpuMemory:
     """Tensors in a GPU's memory; what is computed there is only started by a call."""
 
-    def __init__(self, index: int, kind: int = CUDA):
-        if kind == CUDA:
-            cuda_runtime()
-        self.allocators = (kind, index, POOLED_ALLOCATOR, *CpuMemory.allocators)
-        self._device = ffi().Device(kind, index)
+    def __init__(self, index: int):
+        cuda_runtime()
+        self.allocators = (CUDA, index, POOLED_ALLOCATOR, *CpuMemory.allocators)
+        self._device = ffi().device(CUDA, index)
         names = ("TVMTensorAllocWithScope", "TVMTensorCopyFromBytes", "TVMTensorCopyToBytes", "Device_StreamSync")
         self._allocate, self._fill, self._read, self._sync = (ffi().get_global_func(f"runtime.{n}") for n in names)
 
@@ -135,7 +150,7 @@ class Program:
         self._convert = tvm_ffi.convert
         self.memory = GpuMemory(gpu.index) if gpu else CpuMemory()
         try:
-            with _path_to_open(library.resolve(), sha256) as path:
+            with _path_to_open(library.resolve(), sha256) as path, _cubins_for_text() if gpu else nullcontext():
                 self._vm = tvm_ffi.load_module(str(path))["vm_load_executable"]()
             self._vm["vm_initialization"](*self.memory.allocators)
             self._main, self.quantize_input = self._vm["main"], self._vm["quantize_input"]

@@ -51,7 +51,10 @@ def arguments(named: dict[str, Format], dims: Sequence[tuple[int, int, int, int]
 @contextmanager
 def each(count: int, threads: int) -> Iterator[Expr]:
     """The number of one of ``count`` pieces of work, a thread each."""
-    with T.launch_thread("blockIdx.x", -(-count // threads)) as block, T.launch_thread("threadIdx.x", threads) as thread:
+    with (
+        T.launch_thread("blockIdx.x", -(-count // threads)) as block,
+        T.launch_thread("threadIdx.x", threads) as thread,
+    ):
         number = T.bind(block * threads + thread)
         if count % threads == 0:
             yield number

@@ -37,8 +37,6 @@ def launch(name: str, function: tirx.PrimFunc) -> Launch:
     tvm_ffi.structural_walk(function.body, [(tirx.AttrStmt, attribute), (tirx.For, loop)])
     if not extents or any(len(found) > 1 for found in extents.values()):
         raise CheckFailed(f"kernel {name} launches {'more than one kernel' if extents else 'none'} on the GPU")
-    grid, block = (
-        tuple(extents.get(f"{kind}.{axis}", [1])[0] for axis in "xyz") for kind in ("blockIdx", "threadIdx")
-    )
+    grid, block = (tuple(extents.get(f"{kind}.{axis}", [1])[0] for axis in "xyz") for kind in ("blockIdx", "threadIdx"))
     arguments = tuple(str(parameter.name) for parameter in function.params)
     return Launch(f"{name}_kernel", grid, block, arguments)

@@ -1,6 +1,5 @@
 """Max and average pooling, HWNC in and out: a thread makes one chunk of an output pixel."""
 
-import math
 from dataclasses import dataclass
 
 from tvm import tirx

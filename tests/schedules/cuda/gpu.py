@@ -1,14 +1,13 @@
 """Kernels for a GPU as CUDA text, run by the emulator; and what they are run on."""
 
-from typing import NamedTuple
-
 import numpy as np
 import tvm
+from hypothesis import Phase
 from tvm import tirx
 
+from hawqtvm.emulation import run_kernel
 from hawqtvm.emulator import Emulated
 from hawqtvm.qnn.formats import Format
-from schedules.cuda.launch import launch
 from schedules.lowering import cuda_text
 from schedules.target import CudaTarget, find_target
 
@@ -17,12 +16,24 @@ HWNC = [Format(code, "HWNC", code == "uint4") for code in ("uint4", "uint8", "in
 INPUTS = HWNC[:2]
 
 
-class Case(NamedTuple):
-    """A kernel, its arguments but the outputs, and for each output its format and the codes that it must have."""
+# of examples that are whole modules; shrinking would compile hundreds
+SETTINGS = {"deadline": None, "derandomize": True, "phases": (Phase.explicit, Phase.generate)}
 
-    kernel: tirx.PrimFunc
-    inputs: list[np.ndarray]
-    wanted: list[tuple[Format, np.ndarray]]
+
+class Case:
+    """``what`` a kernel is, its arguments but the outputs, and for each output its format and codes."""
+
+    def __init__(
+        self,
+        what: object,
+        kernel: tirx.PrimFunc,
+        inputs: list[np.ndarray],
+        wanted: list[tuple[Format, np.ndarray]],
+    ):
+        self.what, self.kernel, self.inputs, self.wanted = what, kernel, inputs, wanted
+
+    def __repr__(self) -> str:
+        return f"Case({self.what})"
 
 
 def stored(codes: np.ndarray, format: Format) -> np.ndarray:
@@ -43,8 +54,6 @@ def assert_exact(cases: list[Case], target: CudaTarget = T4) -> None:
     emulated = Emulated(cuda_text(module, target.tvm))
     for (name, kernel), case in zip(named.items(), cases, strict=True):
         outputs = [np.full(format.shape(codes.shape), 0x5A, format.dtype) for format, codes in case.wanted]
-        found = launch(name, kernel)
-        arguments = dict(zip(found.arguments, [*case.inputs, *outputs], strict=True))
-        emulated.run(found.kernel, found.grid, found.block, arguments)
+        run_kernel(emulated, name, kernel, [*case.inputs, *outputs])
         for got, (format, codes) in zip(outputs, case.wanted, strict=True):
-            np.testing.assert_array_equal(format.load(got, codes.shape[1], len(codes)), codes, err_msg=str(case))
+            np.testing.assert_array_equal(format.load(got, codes.shape[1], len(codes)), codes, err_msg=str(case.what))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cases import VALUES, code_limits, fill, rescaled
-from gpu import HWNC, T4, Case, assert_exact, stored
+from gpu import HWNC, SETTINGS, T4, Case, assert_exact, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import elementwise as elementwise_reference
@@ -32,10 +32,10 @@ def cases(draw) -> Case:
     codes = [fill(rng, kind, *code_limits(operand.format), workload.dims) for operand in workload.operands]
     inputs = [stored(q, operand.format) for q, operand in zip(codes, workload.operands, strict=True)]
     kernel = elementwise.build(config, workload, T4)
-    return Case(kernel, inputs, [(out, elementwise_reference(codes, workload))])
+    return Case((workload, config), kernel, inputs, [(out, elementwise_reference(codes, workload))])
 
 
-@settings(max_examples=2, deadline=None, derandomize=True)
+@settings(max_examples=2, **SETTINGS)
 @given(st.lists(cases(), min_size=12, max_size=12))
 def test_equals_int64(cases):
     assert_exact(cases)

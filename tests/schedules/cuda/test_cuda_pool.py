@@ -3,7 +3,7 @@
 import numpy as np
 import reference
 from cases import VALUES, code_limits, fill, rescaled, windows
-from gpu import HWNC, T4, Case, assert_exact, stored
+from gpu import HWNC, SETTINGS, T4, Case, assert_exact, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,10 +29,12 @@ def cases(draw) -> Case:
     rng, kind = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from(VALUES))
     codes = fill(rng, kind, *code_limits(x), dims)
     expected = reference.max_pool2d if isinstance(workload, MaxPool2d) else reference.avg_pool2d
-    return Case(pool.build(config, workload, T4), [stored(codes, x)], [(out, expected(codes, workload))])
+    return Case(
+        (workload, config), pool.build(config, workload, T4), [stored(codes, x)], [(out, expected(codes, workload))]
+    )
 
 
-@settings(max_examples=2, deadline=None, derandomize=True)
+@settings(max_examples=2, **SETTINGS)
 @given(st.lists(cases(), min_size=12, max_size=12))
 def test_equals_numpy(cases):
     assert_exact(cases)
@@ -48,5 +50,5 @@ def test_a_residual_networks_pools():
         codes = rng.integers(-(2**15), 2**15, workload.dims)
         kernel = pool.build(pool.default(workload, T4, 1), workload, T4)
         out = getattr(workload, "out", workload.x)
-        cases.append(Case(kernel, [stored(codes, workload.x)], [(out, expected(codes, workload))]))
+        cases.append(Case(workload, kernel, [stored(codes, workload.x)], [(out, expected(codes, workload))]))
     assert_exact(cases)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import reference
 from cases import VALUES, code_limits, epilogues, fill, layer_constants, requantized, windows
-from gpu import HWNC, INPUTS, T4, Case, assert_exact, stored
+from gpu import HWNC, INPUTS, SETTINGS, T4, Case, assert_exact, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,6 @@ from schedules.cuda import portable
 from schedules.workload import Concat, Conv2d, Dense, Epilogue, Reformat, Requantized, Rescaled
 
 NCHW = [Format("uint8"), Format("uint4", packed=True), Format("int16"), Format("int32")]
-SETTINGS = {"max_examples": 2, "deadline": None, "derandomize": True}
 BATCHES = st.sampled_from([1, 2, 3, 8])
 
 
@@ -61,16 +60,16 @@ def layers(draw, twice=False) -> Case:
     wanted = [(epilogue.out if epilogue else Format("int32"), made)]
     if twice:
         wanted.append((epilogue.codes.out, reference.requantize(made, epilogue.codes)))
-    return Case(portable.build(chosen, workload, T4), inputs, wanted)
+    return Case((workload, chosen), portable.build(chosen, workload, T4), inputs, wanted)
 
 
-@settings(**SETTINGS)
+@settings(max_examples=2, **SETTINGS)
 @given(st.lists(layers(), min_size=12, max_size=12))
 def test_layers(cases):
     assert_exact(cases)
 
 
-@settings(**SETTINGS)
+@settings(max_examples=2, **SETTINGS)
 @given(st.lists(layers(twice=True), min_size=8, max_size=8))
 def test_second_outputs(cases):
     assert_exact(cases)
@@ -79,7 +78,9 @@ def test_second_outputs(cases):
 def test_second_outputs_need_neighbouring_channels():
     y, x = Format("int16"), HWNC[1]
     codes = Requantized(Rescaled(y, 0, 2**30, 38), Format("uint8"), 0, 0, 255)
-    workload = Conv2d(1, 8, 4, 4, 8, (1, 1), (1, 1), (0,) * 4, (1, 1), 1, x, 0, 8, Epilogue(y, 0, 0, 99, 32, None, codes))
+    workload = Conv2d(
+        1, 8, 4, 4, 8, (1, 1), (1, 1), (0,) * 4, (1, 1), 1, x, 0, 8, Epilogue(y, 0, 0, 99, 32, None, codes)
+    )
     assert "NCHW" in portable.check(portable.Config(), workload, T4)
 
 
@@ -99,10 +100,10 @@ def moves(draw) -> Case:
         workload = Reformat(dims[0], x, out)
     codes = [fill(rng, "random", *x.limits, d) for d in dims]
     kernel = portable.build(config(draw, workload), workload, T4)
-    return Case(kernel, [stored(q, x) for q in codes], [(workload.out, np.concatenate(codes, 1))])
+    return Case(workload, kernel, [stored(q, x) for q in codes], [(workload.out, np.concatenate(codes, 1))])
 
 
-@settings(**SETTINGS)
+@settings(max_examples=2, **SETTINGS)
 @given(st.lists(moves(), min_size=16, max_size=16))
 def test_moves(cases):
     assert_exact(cases)

@@ -1,0 +1,91 @@
+"""Whole networks for a GPU, in emulation: each tensor's format, and the logits code by code."""
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hawqtvm.emulation import EmulatedProgram
+from hawqtvm.errors import CheckFailed
+from hawqtvm.qnn import reference
+from hawqtvm.qnn.formats import Format
+from relay_passes.context import Context
+from relay_passes.executable import build
+from relay_passes.pipeline import lower
+from schedules.cpu import portable
+from schedules.cuda.launch import launch
+from schedules.lowering import cuda_text
+from schedules.target import find_target
+from schedules.workload import Reformat
+from tests.nets import NETS
+from tests.relay_passes.stages import input_codes, mixed_plan, model_of, net_context, run, stages
+from tests.relay_passes.test_exact import RANDOM, random_case
+
+T4 = find_target("sm_75")
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, with which the emulator runs kernels")
+
+
+def assert_exact(context: Context, codes: np.ndarray) -> None:
+    mod, _ = lower(context)
+    logits = EmulatedProgram(mod, cuda_text(mod, context.target.tvm, build)).main(codes)
+    np.testing.assert_array_equal(
+        logits.reshape(len(codes), -1), reference.logits(context.arithmetic, codes).reshape(len(codes), -1)
+    )
+
+
+FAST = [("residual", "mixed", 2), ("branches", "4", 3), ("pools", "8", 1)]
+ALL = [(net, plan, batch) for net in NETS for plan in ("8", "4", "mixed") for batch in (1, 8)]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("net", "plan", "batch"), FAST)
+def test_nets(net, plan, batch):
+    bits = mixed_plan(model_of(net), 1) if plan == "mixed" else int(plan)
+    context = net_context(net, bits, target=T4, batch=batch)
+    assert_exact(context, input_codes(context))
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(("net", "plan", "batch"), ALL)
+@pytest.mark.parametrize("residual", ["int16", "uint8", "int32"])
+def test_all_nets(net, plan, batch, residual):
+    bits = mixed_plan(model_of(net), 1) if plan == "mixed" else int(plan)
+    context = net_context(net, bits, residual, target=T4, batch=batch)
+    assert_exact(context, input_codes(context))
+
+
+@needs_compiler
+@settings(max_examples=3, **RANDOM)
+@given(st.data())
+def test_random_nets(data):
+    context, codes = random_case(data)
+    assert_exact(Context(context.arithmetic, context.batch, T4, 1), codes)
+
+
+def test_every_stage_runs():
+    """Before its kernels are a GPU's, each stage of the module runs on a CPU, HWNC and all."""
+    context = net_context("branches", 4, target=T4)
+    codes = input_codes(context)
+    wanted = reference.logits(context.arithmetic, codes)
+    for name, mod in stages(context):
+        if name in ("dyadic", "second_output", "pack", "layout"):
+            np.testing.assert_array_equal(run(mod, codes), wanted, err_msg=name)
+
+
+def test_all_that_travels_between_layers_is_hwnc_and_4_bits_are_words():
+    _, kernels = lower(net_context("branches", 4, target=T4))
+    last = kernels[-1]
+    assert (last.op, last.out.layout) == ("qnn.layout_transform", "NCHW")
+    for kernel in kernels[:-1]:
+        assert kernel.out.layout == "HWNC"
+        assert kernel.out.packed == (kernel.out.code == "uint4")
+    assert any(kernel.out.packed for kernel in kernels)
+
+
+def test_a_kernel_without_threads_is_refused():
+    workload = Reformat((1, 8, 1, 1), Format("uint8"), Format("uint8"))
+    with pytest.raises(CheckFailed, match="kernel moved launches none"):
+        launch("moved", portable.build(portable.Config(False), workload, T4))
