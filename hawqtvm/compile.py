@@ -99,12 +99,10 @@ def storage(format: Format) -> dict:
 
 @dataclass(frozen=True)
 class Library:
-    """``manifest``: its parts that describe the library.  ``program``: what was compiled; ``cuda_text``: its kernels as
-    nvcc got them, of a library for a GPU."""
+    """``manifest``: its parts that describe the library.  ``program``: what was compiled, from codes to logits."""
 
     manifest: dict
     program: tvm.IRModule
-    cuda_text: str
 
 
 def compile_library(context: Context, directory: Path) -> Library:
@@ -123,16 +121,11 @@ def compile_library(context: Context, directory: Path) -> Library:
     with Progress("kernels") as progress:
         mod, kernels = lower(context, progress)
     expanded = expanded_bytes(mod)
-    mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims), on_gpu)
-    library, texts = directory / LIBRARY, []
-
-    def as_cubin(text: str) -> str:
-        texts.append(text)
-        return nvcc.library_text(nvcc.cubin(text, target.arch))
-
+    whole = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims), on_gpu)
+    library = directory / LIBRARY
     with waiting(f"compiling {len(kernels)} kernels for {target.name}"):
-        with cuda_text_as(as_cubin) if on_gpu else nullcontext():
-            executable = build(mod, target.tvm)
+        with cuda_text_as(lambda text: nvcc.library_text(text, target.arch)) if on_gpu else nullcontext():
+            executable = build(whole, target.tvm)
         link(executable, library)
     quantization, output = arithmetic.tensors["input"], arithmetic.tensors[graph.output.name]
     channels, height, width = graph.output.dims
@@ -166,7 +159,7 @@ def compile_library(context: Context, directory: Path) -> Library:
             "library": library.stat().st_size,
         },
     }
-    return Library(manifest, mod, "".join(texts))
+    return Library(manifest, mod)
 
 
 def described(target: Target) -> dict:

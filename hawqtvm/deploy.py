@@ -18,9 +18,10 @@ from hawqtvm.runtime.artifact import KIND, MANIFEST
 from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, checkpoint_place, machine, packs, planned
 
 if TYPE_CHECKING:
-    from hawqtvm.compile import Library
     from hawqtvm.data import Images
+    from hawqtvm.emulation import EmulatedModel
     from hawqtvm.qnn.model import QuantizedModel
+    from hawqtvm.runtime import Model
     from schedules.target import Target
 
 PROFILE_SECONDS = 2.0
@@ -71,10 +72,14 @@ def deploy(
     """
     from hawqtvm.checkpoint import weights_sha256, write_checkpoint
     from hawqtvm.compile import compile_library, provenance
+    from hawqtvm.emulation import EmulatedModel
     from hawqtvm.files import atomic_directory
     from hawqtvm.qnn.model import Arithmetic
+    from hawqtvm.runtime import load
+    from hawqtvm.runtime.artifact import read_artifact
     from hawqtvm.verify import REFERENCE
     from relay_passes.context import Context
+    from schedules.target import CudaTarget
     from schedules.tuned import SHIPPED, load_tuned
     from schedules.tuning_log import this_device
 
@@ -100,10 +105,16 @@ def deploy(
             "provenance": provenance() | {"checkpoint_sha256": digest, "quantization": quantized.provenance},
         }
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        if device is None and (verify or measure):
-            done = "verified in emulation, not" if library.cuda_text and verify else "neither verified nor"
-            note(f"this machine cannot run {level.name}: built, {done} measured")
-        layers, network = examine(directory, quantized, library, device, verify, measure, labelled)
+        if device is None:
+            emulated = verify and isinstance(level, CudaTarget)
+            if verify or measure:
+                done = "verified in emulation, not" if emulated else "neither verified nor"
+                note(f"this machine cannot run {level.name}: built, {done} measured")
+            verify, measure, labelled = emulated, False, None
+        model = None
+        if verify or measure or labelled is not None:
+            model = load(directory) if device else EmulatedModel(read_artifact(directory), library.program)
+        layers, network = examine(manifest, quantized, model, device, verify, measure, labelled)
         manifest["measured"] = network
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return Deployment(out, layers, network)
@@ -133,34 +144,22 @@ def device_for(target: "Target") -> str | None:
 
 
 def examine(
-    directory: Path,
+    manifest: dict,
     quantized: "QuantizedModel",
-    library: "Library",
+    model: "Model | EmulatedModel | None",
     device: str | None,
     verify: bool,
     measure: bool,
     labelled: "Images | None",
 ) -> tuple[list[dict], dict]:
-    """Verifies, times and scores a built artifact on ``device``: the rows of its two tables.
+    """Verifies, times and scores a built artifact: the rows of its two tables.
 
-    Without a device, one for a GPU is verified in emulation, and that is all.
+    ``model``: the artifact, if any of that is to be done; on ``device``, or without one emulated, to be verified only.
     """
-    from hawqtvm.emulation import EmulatedModel
     from hawqtvm.qnn.reference import float_logits
-    from hawqtvm.runtime import load
-    from hawqtvm.runtime.artifact import read_artifact
     from hawqtvm.source import accuracy
     from hawqtvm.verify import verify_model
 
-    manifest = json.loads((directory / MANIFEST).read_text())
-    model = None
-    if device is None:
-        measure, labelled = False, None
-        if verify and library.cuda_text:
-            model = EmulatedModel(read_artifact(directory), library.program, library.cuda_text)
-    elif verify or measure or labelled is not None:
-        model = load(directory)
-    verify = verify and model is not None
     exact = {row.layer: True for row in verify_model(model)} if verify else {}
     network = {
         "model": manifest["model"],

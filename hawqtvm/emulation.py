@@ -9,9 +9,12 @@ from tvm import ir, relax, tirx
 from hawqtvm.emulator import Emulated
 from hawqtvm.runtime.artifact import Artifact
 from relay_passes.attributes import constant, is_constant
+from relay_passes.executable import build
 from relay_passes.lift import EXPAND
 from relay_passes.rewrite import bindings
 from schedules.cuda.launch import launch
+from schedules.lowering import cuda_text
+from schedules.target import CudaTarget, find_target
 
 UNWRITTEN = 0x5A  # in every byte of memory that no kernel has filled
 
@@ -20,10 +23,10 @@ After = Callable[[str, list[np.ndarray]], None]
 
 
 class EmulatedProgram:
-    """The calls that the host code of a lowered module makes, with the CUDA text of its kernels."""
+    """A lowered module for a GPU: the calls that its host code makes, to the kernels as TVM gives them to nvcc."""
 
-    def __init__(self, module: tvm.IRModule, cuda_text: str):
-        self._module, self._emulated = module, Emulated(cuda_text)
+    def __init__(self, module: tvm.IRModule, target: CudaTarget):
+        self._module, self._emulated = module, Emulated(cuda_text(module, target.tvm, build))
 
     def main(self, codes: np.ndarray, after: After = lambda kernel, tensors: None) -> np.ndarray:
         """Logits of input codes.  CheckFailed where a kernel reads or writes what it must not, or races."""
@@ -78,11 +81,11 @@ def _unwritten(made: relax.TensorType | relax.TupleType):
 class EmulatedModel:
     """What :func:`hawqtvm.verify.verify_model` needs of :class:`hawqtvm.runtime.Model`, of an artifact for a GPU."""
 
-    def __init__(self, artifact: Artifact, module: tvm.IRModule, cuda_text: str):
-        """``module``, ``cuda_text``: as :class:`hawqtvm.compile.Library` has them."""
+    def __init__(self, artifact: Artifact, module: tvm.IRModule):
+        """``module``: the program that was compiled."""
         self.artifact, self.manifest = artifact, artifact.manifest
         self.input_shape, self.batch = artifact.input_shape, artifact.input_shape[0]
-        self._program = EmulatedProgram(module, cuda_text)
+        self._program = EmulatedProgram(module, find_target(artifact.manifest["target"]["name"]))
 
     def trace(self, codes: np.ndarray) -> dict[str, np.ndarray]:
         """As :meth:`hawqtvm.runtime.Model.trace`, of uint8 codes.  Raises as :meth:`EmulatedProgram.main`."""

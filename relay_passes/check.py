@@ -29,6 +29,7 @@ DEVICE = "cuda.func_call"  # a function in CUDA text, which is the call's last a
 # in such text: a float of C or of PTX, or a division
 NOT_INTEGER = re.compile(r"\b(?:float|double|\w*half\w*)\d?\b|\.b?f\d+\b|/")
 INT32 = 2**31
+BLOCKS = Format("int16", "NCHW16c")
 
 
 def integer_only(name: str, function: tirx.PrimFunc) -> None:
@@ -73,7 +74,8 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
         if isinstance(node, ir.Call) and isinstance(node.op, ir.Op) and node.op.name.endswith(OUTSIDE):
             faults.append(f"calls {node.args[0]}: what happens there cannot be proved")
         if isinstance(node, ir.Call) and isinstance(node.op, ir.Op) and node.op.name.endswith(DEVICE):
-            if found := NOT_INTEGER.search(str(node.args[-1].value)):
+            found = NOT_INTEGER.search(str(node.args[-1].value))
+            if found:
                 faults.append(f"calls {node.args[0]}, whose text has '{found[0]}': only integers and no division")
 
     # a variable is bound above its uses
@@ -83,11 +85,10 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
         raise CheckFailed(f"kernel {name} {faults[0]}")
 
 
-def check_sizes(graph: Graph, batch: int) -> None:
-    """BadInput when a tensor is too large for the kernels' 32-bit offsets."""
+def check_sizes(graph: Graph, batch: int, most: Format = BLOCKS) -> None:
+    """BadInput when a tensor is too large for the kernels' 32-bit offsets; ``most``: of the formats that fill most."""
     for name in graph.tensors:
-        dims = (batch, *graph.dims(name))
-        stored = max(math.prod(f.shape(dims)) for f in (Format("uint8", "NCHW16c"), Format("int16", "HWNC")))
+        stored = math.prod(most.shape((batch, *graph.dims(name))))
         if stored >= INT32:
             raise BadInput(f"batch {batch}: tensor {name} would have {stored} elements, too many; reduce the batch")
 

@@ -27,11 +27,6 @@ def find_nvcc() -> Path:
     raise BadInput(f"no nvcc found, which compiles for NVIDIA GPUs: {REMEDY}")
 
 
-def library_text(cubin: bytes) -> str:
-    """What a library holds instead of CUDA text, which TVM's runtime has decoded when it loads it."""
-    return base64.b64encode(cubin).decode()
-
-
 def cubin(text: str, arch: str, *options: str) -> bytes:
     """The compiled kernels of ``text`` for ``arch`` ("sm_75"); BadInput when nvcc refuses, with its first complaint."""
     nvcc = find_nvcc()
@@ -47,3 +42,8 @@ def cubin(text: str, arch: str, *options: str) -> bytes:
             reason = next((line for line in lines if "error" in line or "fatal" in line), lines[0])
             raise BadInput(f"{nvcc} cannot compile for {arch} ({reason.strip()}): {REMEDY}, of CUDA 13")
         return out.read_bytes()
+
+
+def library_text(text: str, arch: str) -> str:
+    """What a library holds instead of CUDA text: its cubin, which hawqtvm.runtime.engine decodes."""
+    return base64.b64encode(cubin(text, arch)).decode()
