@@ -21,7 +21,7 @@ from tvm.tirx.script.builder import ir as T
 from hawqtvm.qnn.formats import Format
 from hawqtvm.qnn.packing import pack_words
 from schedules.cpu.intrin import argument
-from schedules.cuda import conv2d_space
+from schedules.cuda import conv2d_estimate, conv2d_space
 from schedules.cuda.conv2d_geometry import QUAD, Geometry, geometry, is_stem
 from schedules.cuda.conv2d_kernel import Kernel
 from schedules.cuda.conv2d_space import LANES, Config
@@ -31,6 +31,7 @@ from schedules.cuda.memory import unrolled, when
 from schedules.target import CudaTarget
 from schedules.workload import Conv2d, Epilogue
 
+MOST_UNPACKED = 2**31 // (15 * 8 << UNPACKED_SHIFT)  # products
 NAME = "tensor_core_conv2d"
 LAYOUT = "HWNC"
 
@@ -53,7 +54,27 @@ def check(config: Config, workload: Conv2d, target: CudaTarget) -> str | None:
         return f"input must be {wanted[0]}"
     if workload.epilogue and any(format.layout != LAYOUT for format in workload.epilogue.formats):
         return f"outputs and residual must be {LAYOUT}"
+    kh, kw = workload.kernel
+    if unpacked_shift(workload, target) and workload.in_channels * kh * kw >= MOST_UNPACKED:
+        return "the sum of unpacked products may leave int32"
     return conv2d_space.check(config, workload, target)
+
+
+def space(workload: Conv2d, target: CudaTarget, threads: int) -> list[Config]:
+    """The configs of :mod:`conv2d_space`; on a GPU ``threads`` means nothing."""
+    return conv2d_space.space(workload, target)
+
+
+def default(workload: Conv2d, target: CudaTarget, threads: int) -> Config:
+    """The tile that the estimate likes best."""
+    return min(
+        conv2d_space.tiles(workload, target), key=lambda config: cycles(config, workload, target, threads)
+    )
+
+
+def cycles(config: Config, workload: Conv2d, target: CudaTarget, threads: int) -> float:
+    """The estimate of :func:`conv2d_estimate.cycles`."""
+    return conv2d_estimate.cycles(config, workload, target)
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,7 @@ def _finish(config: Config, workload, target, geo: Geometry, where: Where, sums,
     fragment_row, place = where.lane // QUAD, where.lane % QUAD
     channel = T.bind(where.out_tile * config.channels + (where.warp[1] * QUAD + place) * count)
     finish = Finish(epilogue, count, channel, place, geo.out_channels, table)
-    shift = UNPACKED_SHIFT if workload.weight_bits == 4 and not target.int4 else 0
+    shift = unpacked_shift(workload, target)
     with unrolled(config.frags_m) as m:
         fragment = T.bind(where.warp[0] * config.frags_m + m)
         y = T.bind(row0 + fragment // config.width)
@@ -156,6 +177,11 @@ def _finish(config: Config, workload, target, geo: Geometry, where: Where, sums,
             words = finish.words(codes, bits)
             with when(inside):
                 finish.store(buffer, words, row, bits)
+
+
+def unpacked_shift(workload: Conv2d, target: CudaTarget) -> int:
+    """By how many bits the sums are too large."""
+    return UNPACKED_SHIFT if workload.weight_bits == 4 and not target.int4 else 0
 
 
 def table_rows(epilogue: Epilogue | None) -> int:
@@ -199,7 +225,3 @@ def _table(geo: Geometry, epilogue: Epilogue | None, bias, b, c) -> np.ndarray:
     for row, (values, other) in zip(table, rows, strict=True):
         row[: len(values)], row[len(values) :] = values, other
     return table
-
-
-def space(workload: Conv2d, target: CudaTarget, threads: int = 1) -> list[Config]:
-    return conv2d_space.space(workload, target)

@@ -1,6 +1,6 @@
 """The knobs of the Tensor Core convolution and which of them are legal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from hawqtvm.qnn.formats import ROWS
@@ -17,6 +17,10 @@ MAX_THREADS = 1024
 MAX_REGISTERS = 255
 SM_REGISTERS = 65536
 OTHER_REGISTERS = 40  # addresses and loop variables
+CHUNKS = (1, 2, 4, 8)
+VECTORS = (2, 4)
+MOST_WARPS = 16
+COVERED = 0.6  # of a tile's outputs, at least
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,18 @@ def registers(config: Config, geo: Geometry, target: CudaTarget) -> int:
 
 
 def check(config: Config, workload: Conv2d, target: CudaTarget) -> str | None:
-    geo = geometry(workload)
+    """Why the config is not legal, or None."""
+    return _fault(config, geometry(workload), target)
+
+
+def _fault(config: Config, geo: Geometry, target: CudaTarget) -> str | None:
     if min(geo.y.out, geo.x.out) < 1:
         return "the output is empty"
     if config.threads > MAX_THREADS:
         return f"more than {MAX_THREADS} threads"
-    if config.frags_n not in (1, 2, 4, 8) or config.vector not in (1, 2, 4) or config.warps_k & (config.warps_k - 1):
-        return "frags_n, vector and warps_k must be powers of two, up to 8, 4 and any"
+    powers = config.frags_n in (1, 2, 4, 8) and config.vector in (1, 2, 4) and not config.warps_k & config.warps_k - 1
+    if not powers:
+        return "frags_n, vector and warps_k must be powers of two, the first two at most 8 and 4"
     if config.warps_m * config.frags_m % config.width:
         return "width must divide the fragments of a block"
     if geo.out_channels % config.channels:
@@ -141,31 +150,55 @@ def check(config: Config, workload: Conv2d, target: CudaTarget) -> str | None:
     if config.double_buffer and config.chunk == geo.quads:
         return "one chunk needs no second buffer"
     if config.double_buffer and target.async_copies and config.vector != VECTOR:
-        return "asynchronous copies are of 4 words"
+        return f"asynchronous copies are of {VECTOR} words"
     if shared_bytes(config, geo) > STATIC_SHARED:
         return f"more than {STATIC_SHARED} bytes of shared memory"
     used = registers(config, geo, target)
     if used > MAX_REGISTERS or used * config.threads > SM_REGISTERS:
-        return f"about {used} registers a thread, more than {MAX_REGISTERS} or than {SM_REGISTERS} a block"
+        return f"about {used} registers a thread: more than {MAX_REGISTERS}, or {SM_REGISTERS} of a block"
     return None
 
 
 def space(workload: Conv2d, target: CudaTarget) -> list[Config]:
-    """Every legal config of the choices below, without those that a neighbour obviously beats."""
+    """Every legal config of these tiles, with every order of blocks, width of copies and length of straight lines."""
+    geo, variants = geometry(workload), list(product(VECTORS, (True, False), (True, False)))
+    every = (
+        replace(config, vector=vector, channels_first=channels_first, unroll=unroll)
+        for config in tiles(workload, target)
+        for vector, channels_first, unroll in variants
+    )
+    return [config for config in every if config.vector == VECTOR or _fault(config, geo, target) is None]
+
+
+def tiles(workload: Conv2d, target: CudaTarget) -> list[Config]:
+    """Legal tiles that are not mostly past the output's edge, with 128-bit copies."""
     geo = geometry(workload)
-    widest = -(-geo.x.out // geo.pixels)
+    chunks = [quads for quads in CHUNKS if geo.quads % quads == 0]
     found = []
     for warps_m, warps_n, warps_k in product((1, 2, 4), (1, 2, 3, 4), (1, 2, 4)):
-        for frags_m, frags_n in product((1, 2, 4, 7, 8), (2, 4, 8)):
-            widths = {width for width in _divisors(warps_m * frags_m) if width <= widest}
-            for width, chunk in product(sorted(widths), [quads for quads in (1, 2, 4, 8) if geo.quads % quads == 0]):
+        if not 2 <= warps_m * warps_n * warps_k <= MOST_WARPS:
+            continue
+        for frags_m, frags_n, chunk in product((1, 2, 4, 7, 8), (1, 2, 4, 8), chunks):
+            if geo.out_channels % (warps_n * frags_n * ROWS) or chunk % warps_k:
+                continue
+            for width, double_buffer in product(_widths(warps_m * frags_m, geo), (True, False)):
                 config = Config(
-                    warps_m, warps_n, warps_k, frags_m, frags_n, width, chunk, chunk < geo.quads, VECTOR, True, False
+                    warps_m, warps_n, warps_k, frags_m, frags_n, width, chunk, double_buffer, VECTOR, True, False
                 )
-                if config.height <= geo.y.out and check(config, workload, target) is None:
+                if _fault(config, geo, target) is None:
                     found.append(config)
     return found
 
 
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+def _widths(fragments: int, geo: Geometry) -> list[int]:
+    """Divisors that make a tile of which most is output."""
+    return [
+        width
+        for width in range(1, fragments + 1)
+        if fragments % width == 0
+        and _covered(geo.y.out, fragments // width) * _covered(geo.x.out, width * geo.pixels) > COVERED
+    ]
+
+
+def _covered(size: int, step: int) -> float:
+    return size / (-(-size // step) * step)

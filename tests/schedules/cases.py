@@ -10,6 +10,7 @@ WIDE = 2**24  # int32 codes are clipped to this
 BLOCKED = "NCHW16c"
 INPUTS = [Format("uint8", BLOCKED), Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)]
 OUTPUTS = [*INPUTS, Format("int16", BLOCKED), Format("int32", BLOCKED)]
+WORDS = [Format("uint4", "HWNC", packed=True), *(Format(code, "HWNC") for code in ("uint8", "int16", "int32"))]
 VALUES = ("random", "small", "most and least", "most and most", "alternating", "ends")
 
 
@@ -54,7 +55,7 @@ def epilogues(draw, outputs=tuple(OUTPUTS)) -> Epilogue | None:
     lo = draw(st.sampled_from([low, low + 3]))
     hi = draw(st.sampled_from([high, high - 2]))
     zero = draw(st.sampled_from([0, 0, 3]))
-    residual = draw(st.none() | rescaled([f for f in OUTPUTS if f.layout == out.layout]))
+    residual = draw(st.none() | rescaled([f for f in OUTPUTS + WORDS if f.layout == out.layout]))
     return Epilogue(out, zero, lo, hi, draw(st.sampled_from([24, 31, 32, 33, 34, 38])), residual)
 
 
