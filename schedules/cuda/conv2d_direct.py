@@ -67,9 +67,7 @@ def space(workload: Conv2d, target: CudaTarget, threads: int) -> list[Config]:
 
 def default(workload: Conv2d, target: CudaTarget, threads: int) -> Config:
     """The tile that the estimate likes best."""
-    return min(
-        conv2d_space.tiles(workload, target), key=lambda config: cycles(config, workload, target, threads)
-    )
+    return min(conv2d_space.tiles(workload, target), key=lambda config: cycles(config, workload, target, threads))
 
 
 def cycles(config: Config, workload: Conv2d, target: CudaTarget, threads: int) -> float:

@@ -125,7 +125,8 @@ def registers(config: Config, geo: Geometry, target: CudaTarget) -> int:
     addresses = copies(config, input_words(config, geo))
     held = (addresses + copies(config, staged.weights)) * config.vector
     pipelined = held if config.double_buffer and not target.async_copies else 0
-    return accumulators(config) + config.frags_m + config.frags_n + addresses + pipelined + OTHER_REGISTERS
+    fragments = 3 * (config.frags_m + config.frags_n)  # those of the next steps are loaded ahead
+    return accumulators(config) + fragments + 2 * addresses + pipelined + OTHER_REGISTERS
 
 
 def check(config: Config, workload: Conv2d, target: CudaTarget) -> str | None:

@@ -1,6 +1,7 @@
 """Runs Tensor Core kernels in the emulator, beside int64, with all that is undefined filled with large codes."""
 
 import numpy as np
+import tvm_ffi
 from cases import WORDS
 from reference import conv2d, dense, finish, requantize
 from tvm import tirx
@@ -25,10 +26,10 @@ def launch(func) -> tuple[tuple, tuple]:
     extents = {}
 
     def visit(node):
-        if isinstance(node, tirx.AttrStmt) and node.attr_key == "thread_extent":
+        if node.attr_key == "thread_extent":
             extents[node.node.thread_tag] = int(node.value)
 
-    tirx.stmt_functor.post_order_visit(func.body, visit)
+    tvm_ffi.structural_walk(func.body, (tirx.AttrStmt, visit))
     return tuple(tuple(extents.get(f"{kind}Idx.{axis}", 1) for axis in AXES) for kind in ("block", "thread"))
 
 
@@ -54,7 +55,8 @@ def outcome(arch: str, config, workload, x, weight, bias, b, c, residual=None, s
     for name, format in zip(("out", "codes"), written, strict=False):
         arguments[name] = np.full(format.shape(workload.out_dims), 0x5A, format.dtype)
     func = schedule.build(config, workload, target)
-    Emulated(source(func, target)).run("main_kernel", *launch(func), arguments)
+    words = {name: array if name == "x" else array.view("int32") for name, array in arguments.items()}
+    Emulated(source(func, target)).run("main_kernel", *launch(func), words)
     sums = conv2d(x, weight, bias, workload) if weight.ndim == 4 else dense(x, weight, bias)
     wanted = [finish(sums, epilogue, b, c, residual)]
     if epilogue and epilogue.codes:
