@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable, strassen, winograd
+from schedules.cuda import conv2d_direct as cuda_conv2d_direct
+from schedules.cuda import dense as cuda_dense
 from schedules.cuda import elementwise as cuda_elementwise
 from schedules.cuda import pool as cuda_pool
 from schedules.cuda import portable as cuda_portable
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 LAYOUT, CUDA_LAYOUT = "NCHW16c", "HWNC"
 SCHEDULES = (winograd, strassen, conv2d_direct, dense, elementwise, pool)
-CUDA_SCHEDULES = (cuda_elementwise, cuda_pool)
+CUDA_SCHEDULES = (cuda_conv2d_direct, cuda_dense, cuda_elementwise, cuda_pool)
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,7 @@ def for_compiler(source: str) -> tuple[str, list[SharedArray]]:
     changed = _SHARED.sub(shared, _LOCAL.sub(r"\g<whole> emulator::poison(\g<name>);", source))
     entries = []
     for kernel in kernels(source).values():
-        buffers = ", ".join(
-            f"static_cast<{p.type}*>(emulator::buffer({len(arrays) + i}))" for i, p in enumerate(kernel.parameters)
-        )
+        buffers = ", ".join(f"static_cast<{p.type}*>(emulator::buffer({len(arrays) + i}))" for i, p in enumerate(kernel.parameters))
         entries.append(
             f'extern "C" __attribute__((visibility("default"))) void emulated_{kernel.name}() '
             f"{{ {kernel.name}({buffers}); }}"

@@ -10,6 +10,7 @@ WIDE = 2**24  # int32 codes are clipped to this
 BLOCKED = "NCHW16c"
 INPUTS = [Format("uint8", BLOCKED), Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)]
 OUTPUTS = [*INPUTS, Format("int16", BLOCKED), Format("int32", BLOCKED)]
+WORDS = [Format("uint4", "HWNC", packed=True), *(Format(code, "HWNC") for code in ("uint8", "int16", "int32"))]
 VALUES = ("random", "small", "most and least", "most and most", "alternating", "ends")
 
 
@@ -46,7 +47,7 @@ def multipliers():
 
 
 @st.composite
-def epilogues(draw, outputs=tuple(OUTPUTS), residuals=tuple(OUTPUTS)) -> Epilogue | None:
+def epilogues(draw, outputs=tuple(OUTPUTS), residuals=(*OUTPUTS, *WORDS)) -> Epilogue | None:
     if draw(st.integers(0, 7)) == 0:
         return None
     out = draw(st.sampled_from(outputs))

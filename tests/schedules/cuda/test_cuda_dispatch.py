@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hawqtvm.qnn.formats import Format
-from schedules.cuda import elementwise, pool, portable
+from schedules.cuda import conv2d_direct, dense, elementwise, pool, portable
 from schedules.dispatch import choose, io_layouts, with_layouts
 from schedules.target import CUDA_TARGETS
 from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, Epilogue, MaxPool2d, Reformat, Rescaled
@@ -15,7 +15,9 @@ EPILOGUE = Epilogue(X, 0, 0, 255, 31)
 NO_PADDING = (0, 0, 0, 0)
 WORKLOADS = {
     "depthwise": (Conv2d(1, 32, 8, 8, 32, (3, 3), (1, 1), (1,) * 4, (1, 1), 32, X, 3, 8, EPILOGUE), portable),
-    "dense": (Dense(1, 64, 10, X, 4, replace(EPILOGUE, out=Format("int32"))), portable),
+    "odd dense": (Dense(1, 64, 10, X, 4, replace(EPILOGUE, out=Format("int32"))), portable),
+    "dense": (Dense(1, 64, 10, X, 8, replace(EPILOGUE, out=Format("int32"))), dense),
+    "convolution": (Conv2d(1, 32, 8, 8, 32, (3, 3), (1, 1), (1,) * 4, (1, 1), 1, X, 3, 8, EPILOGUE), conv2d_direct),
     "add": (Elementwise((1, 3, 8, 8), (Rescaled(WIDE, 0, 2**30, 33),) * 2, X, 0, 0, 255), elementwise),
     "max": (MaxPool2d((1, 64, 8, 8), X, (3, 3), (2, 2), (1,) * 4, (1, 1)), pool),
     "average": (AvgPool2d((1, 64, 7, 7), WIDE, 0, (7, 7), (1, 1), NO_PADDING, 2**30, 33, X, 0, 0, 255), pool),
