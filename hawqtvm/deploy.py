@@ -62,9 +62,9 @@ def deploy(
     """Compiles a quantized model under a plan into the directory ``out`` and proves and measures what it built.
 
     ``bits``: 8, 4, {layer: 4 or 8} (layers not named take 8) or a Plan.  ``threads``: what the kernels are shaped for
-    (default: the CPUs of this process).  ``residual``: the stream's "int16", "int32" or "uint8".  ``activations``:
-    those of 4 bits in "bytes" or eight in "words".  ``tuning_logs``: a folder of measured schedules, used beside those
-    that come with hawqtvm (default: "tuning_logs", if there is one).
+    (default: the CPUs of this process; on a GPU always 1).  ``residual``: the stream's "int16", "int32" or "uint8".
+    ``activations``: those of 4 bits in "bytes" or eight in "words", as on a GPU always.  ``tuning_logs``: a folder of
+    measured schedules, used beside those that come with hawqtvm (default: "tuning_logs", if there is one).
     ``labelled``: images with labels, for the accuracy.  ``out`` appears whole or not at all (default:
     artifacts/<model>-<plan>).
     Raises BadInput (a plan that does not fit, an unknown target, a place that cannot be written) and CheckFailed (a

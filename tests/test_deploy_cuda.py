@@ -16,7 +16,7 @@ from hawqtvm.qnn.model import Quantization
 from hawqtvm.runtime import gpu, load
 from hawqtvm.verify import verify
 from relay_passes.executable import build
-from schedules.cuda import nvcc, portable
+from schedules.cuda import conv2d_direct, nvcc
 from schedules.lowering import cuda_text
 from schedules.target import find_target
 from tests.nets import quantized_net
@@ -96,14 +96,14 @@ def test_it_runs_on_no_other_machine(built):
 @needs_nvcc
 @needs_compiler
 def test_a_wrong_weight_is_found_in_emulation(vgg, tmp_path, monkeypatch):
-    right = portable.constants
+    right = conv2d_direct.constants
 
     def wrong(config, workload, weight, *rest):
         weight = weight.copy()
         weight.flat[5] ^= 1
         return right(config, workload, weight, *rest)
 
-    monkeypatch.setattr(portable, "constants", wrong)
+    monkeypatch.setattr(conv2d_direct, "constants", wrong)
     with pytest.raises(CheckFailed, match=r"layer features.0 is the first that differs .* PyTorch has"):
         deploy(vgg, 8, 1, tmp_path / "artifact", target="sm_75")
     assert not (tmp_path / "artifact").exists()

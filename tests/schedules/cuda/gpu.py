@@ -1,4 +1,4 @@
-"""Kernels for a GPU as CUDA text, run by the emulator; and what they are run on."""
+"""Kernels of several workloads for a GPU, compiled at once and run by the emulator."""
 
 import numpy as np
 import tvm
@@ -12,8 +12,6 @@ from schedules.lowering import cuda_text
 from schedules.target import CudaTarget, find_target
 
 T4 = find_target("sm_75")
-HWNC = [Format(code, "HWNC", code == "uint4") for code in ("uint4", "uint8", "int16", "int32")]
-INPUTS = HWNC[:2]
 
 
 # of examples that are whole modules; shrinking would compile hundreds
@@ -34,17 +32,6 @@ class Case:
 
     def __repr__(self) -> str:
         return f"Case({self.what})"
-
-
-def stored(codes: np.ndarray, format: Format) -> np.ndarray:
-    """The codes in a format, what is undefined there being ones in every bit of a code."""
-    n, c, h, w = codes.shape
-    if format.layout == "HWNC":
-        *_, rows, elements = format.shape(codes.shape)
-        whole = np.full((rows, elements * format.held, h, w), format.limits[1])
-        whole[:n, :c] = codes
-        codes = whole
-    return format.store(codes)
 
 
 def assert_exact(cases: list[Case], target: CudaTarget = T4) -> None:
