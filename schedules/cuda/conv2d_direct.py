@@ -24,14 +24,14 @@ from schedules.cpu.intrin import argument
 from schedules.cuda import conv2d_estimate, conv2d_space
 from schedules.cuda.conv2d_geometry import QUAD, Geometry, geometry, is_stem
 from schedules.cuda.conv2d_kernel import Kernel
-from schedules.cuda.conv2d_space import LANES, Config
+from schedules.cuda.conv2d_space import LANES, LEAST, Config
 from schedules.cuda.device import UNPACKED_SHIFT
 from schedules.cuda.epilogue import BITS, MAX_SHIFT, Finish
 from schedules.cuda.memory import unrolled, when
 from schedules.target import CudaTarget
 from schedules.workload import Conv2d, Epilogue
 
-MOST_UNPACKED = 2**31 // (15 * 8 << UNPACKED_SHIFT)  # products
+MOST_UNPACKED = 2**31 // (15 * 8 << UNPACKED_SHIFT)  # products whose sum is in int32
 NAME = "tensor_core_conv2d"
 LAYOUT = "HWNC"
 
@@ -41,6 +41,11 @@ def formats(workload, target) -> tuple[Format, str] | None:
         return None
     if workload.x.code not in ("uint4", "uint8") or BITS[workload.x.code] != workload.weight_bits:
         return None
+    kh, kw = workload.kernel
+    if unpacked_shift(workload, target) and workload.in_channels * kh * kw >= MOST_UNPACKED:
+        return None
+    if conv2d_space.check(LEAST, workload, target):
+        return None
     if is_stem(workload):
         return Format("uint8", "NCHW"), LAYOUT
     return Format(workload.x.code, LAYOUT, workload.x.code == "uint4"), LAYOUT
@@ -49,14 +54,11 @@ def formats(workload, target) -> tuple[Format, str] | None:
 def check(config: Config, workload: Conv2d, target: CudaTarget) -> str | None:
     wanted = formats(workload, target)
     if wanted is None:
-        return "only convolutions of uint4 x int4 or uint8 x int8 with one group"
+        return "only convolutions of uint4 x int4 or uint8 x int8 with one group, of a kernel that fits shared memory"
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
     if workload.epilogue and any(format.layout != LAYOUT for format in workload.epilogue.formats):
         return f"outputs and residual must be {LAYOUT}"
-    kh, kw = workload.kernel
-    if unpacked_shift(workload, target) and workload.in_channels * kh * kw >= MOST_UNPACKED:
-        return "the sum of unpacked products may leave int32"
     return conv2d_space.check(config, workload, target)
 
 

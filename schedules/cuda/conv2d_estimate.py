@@ -22,6 +22,7 @@ from schedules.target import CudaTarget
 from schedules.workload import Conv2d
 
 BANK_BYTES = 128  # of shared memory, a cycle
+SECTOR_QUADS = 2  # of the second-level cache
 SCHEDULERS = 4  # of an SM, each with a quarter of its Tensor Cores
 LATENCY = 600  # cycles of a load from global memory
 BARRIER = 40
@@ -79,7 +80,8 @@ def _block(config: Config, workload: Conv2d, geo: Geometry, target: CudaTarget, 
     products = config.warps * fragments * steps * unpacked / gpu.products
     words = staged.input + staged.weights
     loads = config.warps * (config.frags_m + config.frags_n) * steps + words * WORD_BYTES / BANK_BYTES
-    moved = words * WORD_BYTES / gpu.cache_bytes
+    sectors = max(1, SECTOR_QUADS / config.chunk)  # a chunk of less than a sector brings the rest of it along
+    moved = (staged.input * sectors + staged.weights) * WORD_BYTES / gpu.cache_bytes
     own = steps * fragments * unpacked * max(config.warps, SCHEDULERS) / gpu.products
     last = _last(config, workload, geo, gpu)
     chunk = max(products, loads, moved)

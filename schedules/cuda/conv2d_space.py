@@ -16,6 +16,7 @@ STATIC_SHARED = 48 * 1024  # bytes that a kernel may have without asking
 MAX_THREADS = 1024
 MAX_REGISTERS = 255
 SM_REGISTERS = 65536
+EPILOGUE_REGISTERS = 12  # a fragment's channels: scales, codes and words
 OTHER_REGISTERS = 40  # addresses and loop variables
 CHUNKS = (1, 2, 4, 8)
 VECTORS = (2, 4)
@@ -56,6 +57,9 @@ class Config:
     def height(self) -> int:
         """Rows of a block's pixels."""
         return self.warps_m * self.frags_m // self.width
+
+
+LEAST = Config(1, 2, 1, 1, 1, 1, 1, False, VECTOR, True, False)  # if it is not legal, none is
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,11 @@ def registers(config: Config, geo: Geometry, target: CudaTarget) -> int:
     staged = tile(config, geo)
     addresses = copies(config, input_words(config, geo))
     held = (addresses + copies(config, staged.weights)) * config.vector
-    pipelined = held if config.double_buffer and not target.async_copies else 0
+    if config.double_buffer and target.async_copies:
+        held = 0
     fragments = 3 * (config.frags_m + config.frags_n)  # those of the next steps are loaded ahead
-    return accumulators(config) + fragments + 2 * addresses + pipelined + OTHER_REGISTERS
+    products = fragments + 2 * addresses + held
+    return accumulators(config) + max(products, EPILOGUE_REGISTERS * config.frags_n) + OTHER_REGISTERS
 
 
 def check(config: Config, workload: Conv2d, target: CudaTarget) -> str | None:
@@ -193,11 +199,11 @@ def tiles(workload: Conv2d, target: CudaTarget) -> list[Config]:
 
 def _widths(fragments: int, geo: Geometry) -> list[int]:
     """Divisors that make a tile of which most is output."""
+    across = -(-geo.x.out // geo.pixels)
     return [
         width
         for width in range(1, fragments + 1)
-        if fragments % width == 0
-        and _covered(geo.y.out, fragments // width) * _covered(geo.x.out, width * geo.pixels) > COVERED
+        if fragments % width == 0 and _covered(geo.y.out, fragments // width) * _covered(across, width) > COVERED
     ]
 
 
