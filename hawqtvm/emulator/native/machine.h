@@ -34,7 +34,7 @@ struct Warp {
   const char* what;
   unsigned turn, first;                  // first: its lane 0's number in the block
   unsigned a[LANES], b[LANES];           // what the lanes bring to a collective ...
-  int c[LANES][2];                       // ... and take from it
+  int c[2 * LANES];                      // ... and take from it
   uint64_t value[LANES], taken[LANES];
   const char* row[LANES];
   int loaded[LANES][4];
