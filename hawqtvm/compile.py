@@ -99,10 +99,12 @@ def storage(format: Format) -> dict:
 
 @dataclass(frozen=True)
 class Library:
-    """``manifest``: its parts that describe the library.  ``program``: what was compiled, from codes to logits."""
+    """``manifest``: its parts that describe the library.  ``program``, ``kernels``: what was compiled, from codes to
+    logits."""
 
     manifest: dict
     program: tvm.IRModule
+    kernels: list[Kernel]
 
 
 def compile_library(context: Context, directory: Path) -> Library:
@@ -159,7 +161,7 @@ def compile_library(context: Context, directory: Path) -> Library:
             "library": library.stat().st_size,
         },
     }
-    return Library(manifest, mod)
+    return Library(manifest, mod, kernels)
 
 
 def described(target: Target) -> dict:

@@ -113,7 +113,7 @@ def deploy(
             verify, measure, labelled = emulated, False, None
         model = None
         if verify or measure or labelled is not None:
-            model = load(directory) if device else EmulatedModel(read_artifact(directory), library.program)
+            model = load(directory) if device else EmulatedModel(read_artifact(directory), library)
         layers, network = examine(manifest, quantized, model, device, verify, measure, labelled)
         manifest["measured"] = network
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))

@@ -37,16 +37,3 @@ def cuda_text_as(replaced: Callable[[str], str]) -> Iterator[None]:
         del os.environ[FALLBACK]
         if before is not None:
             os.environ[FALLBACK] = before
-
-
-def cuda_text(mod, target: tvm.target.Target, compile: Callable = compiled) -> str:
-    """The CUDA text of the kernels that ``compile(mod, target)`` makes."""
-    texts = []
-
-    def kept(text: str) -> str:
-        texts.append(text)
-        return text
-
-    with cuda_text_as(kept):
-        compile(mod, target)
-    return "".join(texts)

@@ -11,13 +11,12 @@ import tvm
 import hawqtvm.compile
 from hawqtvm.compile import add_input_quantizer
 from hawqtvm.deploy import deploy, show
+from hawqtvm.emulator.lowered import lower
 from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.qnn.model import Quantization
 from hawqtvm.runtime import gpu, load
 from hawqtvm.verify import verify
-from relay_passes.executable import build
 from schedules.cuda import conv2d_direct, nvcc
-from schedules.lowering import cuda_text
 from schedules.target import find_target
 from tests.nets import quantized_net
 
@@ -155,4 +154,4 @@ def test_what_nvcc_refuses_is_one_line():
 def test_images_are_quantized_on_the_gpu_as_numpy_does_it():
     """Ties between codes go to the even one; the float kernel stands before the program and is not emulated."""
     module = add_input_quantizer(tvm.IRModule(), Quantization("uint8", 0.5, 10), (2, 3, 9, 17), on_gpu=True)
-    assert "nearbyintf(" in cuda_text(module, find_target("sm_75").tvm, build)
+    assert "nearbyintf(" in lower(module["quantize_images"], find_target("sm_75").tvm).source

@@ -7,16 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hawqtvm.emulation import EmulatedProgram
-from hawqtvm.errors import CheckFailed
+from hawqtvm.emulator.program import EmulatedProgram
 from hawqtvm.qnn import reference
-from hawqtvm.qnn.formats import Format
 from relay_passes.context import Context
 from relay_passes.pipeline import lower
-from schedules.cpu import portable
-from schedules.cuda.launch import launch
 from schedules.target import find_target
-from schedules.workload import Reformat
 from tests.nets import NETS
 from tests.relay_passes.stages import after, input_codes, mixed_plan, model_of, net_context, run
 from tests.relay_passes.test_exact import RANDOM, random_case
@@ -26,8 +21,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++,
 
 
 def assert_exact(context: Context, codes: np.ndarray) -> None:
-    mod, _ = lower(context)
-    logits = EmulatedProgram(mod, context.target).main(codes)
+    logits = EmulatedProgram(*lower(context), context.target).run(codes)
     wanted = reference.logits(context.arithmetic, codes)
     np.testing.assert_array_equal(logits.reshape(wanted.shape), wanted)
 
@@ -77,9 +71,3 @@ def test_all_that_travels_between_layers_is_hwnc_and_4_bits_are_words():
         assert kernel.out.layout == "HWNC"
         assert kernel.out.packed == (kernel.out.code == "uint4")
     assert any(kernel.out.packed for kernel in kernels)
-
-
-def test_a_kernel_without_threads_is_refused():
-    workload = Reformat((1, 8, 1, 1), Format("uint8"), Format("uint8"))
-    with pytest.raises(CheckFailed, match="kernel moved launches none"):
-        launch("moved", portable.build(portable.Config(False), workload, T4))

@@ -3,7 +3,7 @@
 import numpy as np
 import reference
 from cases import VALUES, WORDS, code_limits, fill, rescaled, windows
-from gpu import SETTINGS, T4, Case, assert_exact
+from gpu import T4, Case, assert_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensor_core import stored_with_garbage
@@ -40,10 +40,10 @@ def cases(draw) -> Case:
     )
 
 
-@settings(max_examples=2, **SETTINGS)
-@given(st.lists(cases(), min_size=12, max_size=12))
-def test_equals_numpy(cases):
-    assert_exact(cases)
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(cases())
+def test_equals_numpy(case):
+    assert_exact(case)
 
 
 def test_a_residual_networks_pools():
@@ -51,12 +51,9 @@ def test_a_residual_networks_pools():
     rng = np.random.default_rng(0)
     stem = MaxPool2d((8, 64, 12, 12), INT16, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
     last = AvgPool2d((8, 512, 7, 7), INT16, 0, (7, 7), (1, 1), (0, 0, 0, 0), 2**30 + 5, 41, UINT8, 0, 0, 255)
-    cases = []
     for workload, expected in ((stem, reference.max_pool2d), (last, reference.avg_pool2d)):
         codes = rng.integers(-(2**15), 2**15, workload.dims)
         kernel = pool.build(pool.default(workload, T4, 1), workload, T4)
         out = getattr(workload, "out", workload.x)
-        cases.append(
-            Case(workload, kernel, [stored_with_garbage(codes, workload.x)], [(out, expected(codes, workload))])
-        )
-    assert_exact(cases)
+        inputs, wanted = [stored_with_garbage(codes, workload.x)], [(out, expected(codes, workload))]
+        assert_exact(Case(workload, kernel, inputs, wanted))
