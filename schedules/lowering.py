@@ -15,7 +15,7 @@ FALLBACK = "TVM_COMPILE_FORCE_FALLBACK"
 
 
 def compiled(mod, target: tvm.target.Target, **options) -> tvm.runtime.Executable:
-    """``tvm.compile`` of a PrimFunc or a module whose kernels allocate no more than they use."""
+    """``tvm.compile`` of a PrimFunc or a module; kernels for a CPU allocate no more than they use."""
     needless = NEEDLESS if target.kind.name == "llvm" else []
     with tvm.transform.PassContext(disabled_pass=needless):
         return tvm.compile(mod, target=target, **options)

@@ -26,15 +26,16 @@ def assert_exact(context: Context, codes: np.ndarray) -> None:
     np.testing.assert_array_equal(logits.reshape(wanted.shape), wanted)
 
 
-FAST = [("residual", "mixed", 2), ("branches", "4", 3), ("pools", "8", 1)]
+# the second multiplies 4 bits as 8, the third copies asynchronously
+FAST = [("residual", "mixed", 2, "sm_75"), ("branches", "4", 3, "sm_90"), ("pools", "8", 1, "sm_80")]
 ALL = [(net, plan, batch) for net in NETS for plan in ("8", "4", "mixed") for batch in (1, 8)]
 
 
 @needs_compiler
-@pytest.mark.parametrize(("net", "plan", "batch"), FAST)
-def test_nets(net, plan, batch):
+@pytest.mark.parametrize(("net", "plan", "batch", "target"), FAST)
+def test_nets(net, plan, batch, target):
     bits = mixed_plan(model_of(net), 1) if plan == "mixed" else int(plan)
-    context = net_context(net, bits, target=T4, batch=batch)
+    context = net_context(net, bits, target=target, batch=batch)
     assert_exact(context, input_codes(context))
 
 

@@ -15,6 +15,7 @@ from schedules.cuda import portable
 from schedules.workload import Concat, Conv2d, Dense, Epilogue, Reformat, Requantized, Rescaled
 
 NCHW = [Format("uint8"), Format("uint4", packed=True), Format("int16"), Format("int32")]
+UINT8 = WORDS[1]
 BATCHES = st.sampled_from([1, 2, 3, 8])
 
 
@@ -22,9 +23,6 @@ def config(draw, workload):
     found = draw(st.sampled_from(portable.space(workload, T4, 1)))
     assert portable.check(found, workload, T4) is None
     return found
-
-
-UINT8 = WORDS[1]
 
 
 @st.composite
