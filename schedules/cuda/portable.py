@@ -57,10 +57,12 @@ def build(config: Config, workload, target: CudaTarget) -> tirx.PrimFunc:
         else:
             sch.compute_inline(block)
     out, *second = outputs
-    elements = _thread_elements(_out_format(workload))
-    thread = (_bind_channels if second else _bind)(sch, out, elements, config.threads)
+    thread = _bind(sch, out, _thread_elements(_out_format(workload)), config.threads)
     for block in second:
-        sch.reverse_compute_at(block, thread)
+        if sch.get(block).reads:
+            sch.reverse_compute_at(block, thread)
+        else:  # its codes are constants, whatever the first are
+            _bind(sch, block, 1, config.threads)
     for block in sums:
         sch.compute_at(block, thread, preserve_unit_loops=True)
         sch.set_scope(block, 0, "local")
@@ -91,20 +93,5 @@ def _bind(sch: tvm.s_tir.Schedule, block, elements: int, threads: int):
     chunk, _ = sch.split(inner, [None, elements])
     grid, thread = sch.split(sch.fuse(*outer, chunk), [None, threads])
     sch.bind(grid, "blockIdx.x")
-    sch.bind(thread, "threadIdx.x")
-    return thread
-
-
-def _bind_channels(sch: tvm.s_tir.Schedule, block, elements: int, threads: int):
-    """As :func:`_bind`, with a block's threads along one row of channels.
-
-    Only so does TVM see which part of a second output is a thread's; else each makes what others do, too.
-    """
-    *outer, inner = sch.get_loops(block)
-    chunk, _ = sch.split(inner, [None, elements])
-    chunks = int(sch.get(chunk).extent)
-    side_by_side = max(count for count in range(1, min(threads, chunks) + 1) if chunks % count == 0)
-    part, thread = sch.split(chunk, [None, side_by_side])
-    sch.bind(sch.fuse(*outer, part), "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     return thread
