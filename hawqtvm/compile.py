@@ -3,6 +3,8 @@
 import os
 import platform
 import time
+from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,13 +27,19 @@ from relay_passes.executable import build
 from relay_passes.lift import expanded_bytes
 from relay_passes.pipeline import lower
 from relay_passes.schedule import Kernel
+from schedules.cuda import nvcc
+from schedules.lowering import cuda_text_as
+from schedules.target import BASELINE, CudaTarget, Target
 
 LIBRARY = "model.so"
 LAYER_OPS = ("qnn.conv2d", "qnn.dense")
+BLOCK_THREADS = 256
 GEOMETRY = ("x_dims", "kernel", "strides", "groups")
 
 
-def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...]) -> tvm.IRModule:
+def add_input_quantizer(
+    mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...], on_gpu: bool = False
+) -> tvm.IRModule:
     """Adds ``quantize_input``: float32 images -> uint8 codes.  It stands before the integer program, not in it."""
     # the reciprocal as numpy rounds it, so that both round alike
     inverse = tirx.const(np.float32(1.0 / q.scale), "float32")
@@ -44,7 +52,12 @@ def add_input_quantizer(mod: tvm.IRModule, q: Quantization, dims: tuple[int, ...
     kernel = te.create_prim_func([images, te.compute(dims, code, name="codes")])
     sch = tvm.s_tir.Schedule(kernel)
     loops = sch.get_loops(sch.get_sblock("codes"))
-    sch.parallel(sch.fuse(*loops[:3]))
+    if on_gpu:
+        grid, block = sch.split(sch.fuse(*loops), [None, BLOCK_THREADS])
+        sch.bind(grid, "blockIdx.x")
+        sch.bind(block, "threadIdx.x")
+    else:
+        sch.parallel(sch.fuse(*loops[:3]))
     kernel = sch.mod["main"].with_attr("tirx.noalias", True).without_attr("global_symbol")
     bb = relax.BlockBuilder(mod)
     x = relax.Var("images", relax.TensorType(dims, "float32"))
@@ -84,38 +97,48 @@ def storage(format: Format) -> dict:
     return {"code": format.code, "layout": format.layout, "packed": format.packed}
 
 
-def compile_library(context: Context, directory: Path) -> dict:
-    """Compiles into ``directory``/model.so and returns the manifest's parts that describe it.
+@dataclass(frozen=True)
+class Library:
+    """``manifest``: its parts that describe the library.  ``program``, ``kernels``: what was compiled, from codes to
+    logits."""
+
+    manifest: dict
+    program: tvm.IRModule
+    kernels: list[Kernel]
+
+
+def compile_library(context: Context, directory: Path) -> Library:
+    """Compiles into ``directory``/model.so; for a GPU it holds cubins, made for the context's target and no other.
 
     Raises CheckFailed when the program cannot be proved integer-only and free of overflow, BadInput where no C compiler
-    works.
+    works or, for a GPU, no nvcc is there.
     """
     if cc.get_cc() is None:
         raise BadInput("no C compiler found, with which TVM links the library: install gcc or clang, or set CXX")
+    on_gpu = isinstance(context.target, CudaTarget)
+    if on_gpu:
+        nvcc.find_nvcc()  # before the long work
     arithmetic, batch, target = context.arithmetic, context.batch, context.target
     graph = arithmetic.graph
     with Progress("kernels") as progress:
         mod, kernels = lower(context, progress)
     expanded = expanded_bytes(mod)
-    mod = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims))
+    whole = add_input_quantizer(mod, arithmetic.tensors["input"], (batch, *graph.input_dims), on_gpu)
     library = directory / LIBRARY
     with waiting(f"compiling {len(kernels)} kernels for {target.name}"):
-        link(build(mod, target.tvm), library)
+        with cuda_text_as(lambda text: nvcc.library_text(text, target.arch)) if on_gpu else nullcontext():
+            executable = build(whole, target.tvm)
+        link(executable, library)
     quantization, output = arithmetic.tensors["input"], arithmetic.tensors[graph.output.name]
     channels, height, width = graph.output.dims
-    return {
+    manifest = {
         "format": KIND,
         "version": VERSION,
         "model": arithmetic.model.name,
         "weights": arithmetic.model.provenance.get("weights", "trained"),
         "library": LIBRARY,
         "library_sha256": sha256_file(library),
-        "target": {
-            "name": target.name,
-            "mcpu": target.mcpu,
-            "mattr": list(target.mattr),
-            "features": list(target.features),
-        },
+        "target": described(target),
         "threads": context.threads,
         "residual": arithmetic.residual,
         "activations": ACTIVATIONS[context.words],
@@ -137,6 +160,20 @@ def compile_library(context: Context, directory: Path) -> dict:
             "expanded_weights": expanded,
             "library": library.stat().st_size,
         },
+    }
+    return Library(manifest, mod, kernels)
+
+
+def described(target: Target) -> dict:
+    """A target in the manifest; ``features``: the processor's that run the library."""
+    if isinstance(target, CudaTarget):
+        return {"name": target.name, "device": "cuda", "arch": target.arch, "features": list(BASELINE)}
+    return {
+        "name": target.name,
+        "device": "cpu",
+        "mcpu": target.mcpu,
+        "mattr": list(target.mattr),
+        "features": list(target.features),
     }
 
 

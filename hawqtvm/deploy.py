@@ -19,7 +19,10 @@ from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, checkpoint_plac
 
 if TYPE_CHECKING:
     from hawqtvm.data import Images
+    from hawqtvm.emulation import EmulatedModel
     from hawqtvm.qnn.model import QuantizedModel
+    from hawqtvm.runtime import Model
+    from schedules.target import Target
 
 PROFILE_SECONDS = 2.0
 
@@ -59,9 +62,9 @@ def deploy(
     """Compiles a quantized model under a plan into the directory ``out`` and proves and measures what it built.
 
     ``bits``: 8, 4, {layer: 4 or 8} (layers not named take 8) or a Plan.  ``threads``: what the kernels are shaped for
-    (default: the CPUs of this process).  ``residual``: the stream's "int16", "int32" or "uint8".  ``activations``:
-    those of 4 bits in "bytes" or eight in "words".  ``tuning_logs``: a folder of measured schedules, used beside those
-    that come with hawqtvm (default: "tuning_logs", if there is one).
+    (default: the CPUs of this process; on a GPU always 1).  ``residual``: the stream's "int16", "int32" or "uint8".
+    ``activations``: those of 4 bits in "bytes" or eight in "words", as on a GPU always.  ``tuning_logs``: a folder of
+    measured schedules, used beside those that come with hawqtvm (default: "tuning_logs", if there is one).
     ``labelled``: images with labels, for the accuracy.  ``out`` appears whole or not at all (default:
     artifacts/<model>-<plan>).
     Raises BadInput (a plan that does not fit, an unknown target, a place that cannot be written) and CheckFailed (a
@@ -69,11 +72,14 @@ def deploy(
     """
     from hawqtvm.checkpoint import weights_sha256, write_checkpoint
     from hawqtvm.compile import compile_library, provenance
+    from hawqtvm.emulation import EmulatedModel
     from hawqtvm.files import atomic_directory
     from hawqtvm.qnn.model import Arithmetic
-    from hawqtvm.runtime.cpu import cpu_features
+    from hawqtvm.runtime import load
+    from hawqtvm.runtime.artifact import read_artifact
     from hawqtvm.verify import REFERENCE
     from relay_passes.context import Context
+    from schedules.target import CudaTarget
     from schedules.tuned import SHIPPED, load_tuned
     from schedules.tuning_log import this_device
 
@@ -86,11 +92,12 @@ def deploy(
     if elsewhere := plan.made_elsewhere(here | {"residual": residual, "activations": activations}):
         note(f"{plan.name} was made for {elsewhere}: its latency here is another, and another plan may be better")
     tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
-    runs_here = cpu_features().issuperset(level.features)
+    device = device_for(level)
     arithmetic = Arithmetic(quantized, layer_bits, residual)
-    context = Context(arithmetic, batch, level, threads, packs(activations), tuned)
+    context = Context(arithmetic, batch, level, threads, packs(activations, level), tuned)
     with atomic_directory(out, MANIFEST, KIND) as directory:
-        manifest = compile_library(context, directory)
+        library = compile_library(context, directory)
+        manifest = library.manifest
         (directory / REFERENCE).mkdir()
         digest = write_checkpoint(quantized, directory / REFERENCE)
         manifest |= {
@@ -98,11 +105,16 @@ def deploy(
             "provenance": provenance() | {"checkpoint_sha256": digest, "quantization": quantized.provenance},
         }
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        if not runs_here and (verify or measure):
-            note(f"this machine cannot run {level.name}: built, neither verified nor measured")
-        layers, network = examine(
-            directory, quantized, runs_here and verify, runs_here and measure, labelled if runs_here else None
-        )
+        if device is None:
+            emulated = verify and isinstance(level, CudaTarget)
+            if verify or measure:
+                done = "verified in emulation, not" if emulated else "neither verified nor"
+                note(f"this machine cannot run {level.name}: built, {done} measured")
+            verify, measure, labelled = emulated, False, None
+        model = None
+        if verify or measure or labelled is not None:
+            model = load(directory) if device else EmulatedModel(read_artifact(directory), library)
+        layers, network = examine(manifest, quantized, model, device, verify, measure, labelled)
         manifest["measured"] = network
         (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return Deployment(out, layers, network)
@@ -120,17 +132,35 @@ def default_out(model: str, plan: str) -> Path:
     return ARTIFACTS / re.sub(r"[^A-Za-z0-9_.-]", "-", name)
 
 
-def examine(
-    directory: Path, quantized: "QuantizedModel", verify: bool, measure: bool, labelled: "Images | None"
-) -> tuple[list[dict], dict]:
-    """Verifies, times and scores a built artifact: the rows of its two tables."""
-    from hawqtvm.qnn.reference import float_logits
-    from hawqtvm.runtime import load
-    from hawqtvm.source import accuracy
-    from hawqtvm.verify import verify as verify_artifact
+def device_for(target: "Target") -> str | None:
+    """What here runs libraries for a target, by its name; None where nothing does."""
+    from hawqtvm.runtime import cpu, gpu
+    from schedules.target import CudaTarget
 
-    manifest = json.loads((directory / MANIFEST).read_text())
-    exact = {row.layer: True for row in verify_artifact(directory)} if verify else {}
+    if isinstance(target, CudaTarget):
+        found = gpu.find(target.arch)
+        return found and found.name
+    return cpu.cpu_name() if cpu.cpu_features().issuperset(target.features) else None
+
+
+def examine(
+    manifest: dict,
+    quantized: "QuantizedModel",
+    model: "Model | EmulatedModel | None",
+    device: str | None,
+    verify: bool,
+    measure: bool,
+    labelled: "Images | None",
+) -> tuple[list[dict], dict]:
+    """Verifies, times and scores a built artifact: the rows of its two tables.
+
+    ``model``: the artifact, if any of that is to be done; on ``device``, or without one emulated, to be verified only.
+    """
+    from hawqtvm.qnn.reference import float_logits
+    from hawqtvm.source import accuracy
+    from hawqtvm.verify import verify_model
+
+    exact = {row.layer: True for row in verify_model(model)} if verify else {}
     network = {
         "model": manifest["model"],
         "weights": manifest["weights"],
@@ -147,10 +177,9 @@ def examine(
         "accuracy_float": None,
         "accuracy_int": None,
         "exact": True if verify else None,
+        "verified": (f"run on {device}" if device else "executed in emulation") if verify else None,
     }
     seconds = {}
-    if measure or labelled is not None:
-        model = load(directory)
     if measure:
         once = statistics.median(model.measure(repeats=3, warmup=1))
         repeats = max(5, min(200, int(PROFILE_SECONDS / once)))
@@ -217,7 +246,7 @@ def show(deployment: Deployment) -> str:
         ("library", f"{n['library_bytes'] / 1e6:.3f} MB"),
         ("accuracy, float", fact(n["accuracy_float"], "{:.2f} %")),
         ("accuracy, integer", fact(n["accuracy_int"], "{:.2f} %")),
-        ("equal to PyTorch", "yes, every code of every tensor" if n["exact"] else "not verified"),
+        ("equal to PyTorch", f"yes, every code of every tensor, {n['verified']}" if n["exact"] else "not verified"),
         ("artifact", deployment.path),
     ]
     headers = ["layer", "operator", "shape", "bits", "schedule", "ms", "share", "exact?"]

@@ -10,7 +10,7 @@ from hawqtvm.console import Parser
 from hawqtvm.errors import BadInput
 from hawqtvm.files import parse_json
 from hawqtvm.plan import Plan
-from hawqtvm.setting import machine, packs
+from hawqtvm.setting import check_processor, machine, packs
 
 if TYPE_CHECKING:
     from hawqtvm.data import Images
@@ -55,6 +55,8 @@ def limits_of(options) -> Limits:
     limits = {name: getattr(options, name) for name in LIMITED if getattr(options, name) is not None}
     for name, limit in limits.items():
         parsed(name, limit)
+    if "latency" in limits:
+        check_processor(options.target, "--latency")
     if limits and options.bits is not None:
         raise BadInput(f"--bits and --{next(iter(limits))}: give bits, or limits to choose them under")
     return limits
@@ -107,7 +109,7 @@ def tune_what_is_missing(quantized: "QuantizedModel", setting: Setting) -> None:
     tuned = load_tuned(level, threads, this_device(), (logs, SHIPPED))
     for bits in (8, 4):
         arithmetic = Arithmetic(quantized, quantized.bits(bits), setting.residual)
-        context = Context(arithmetic, setting.batch, level, threads, packs(setting.activations))
+        context = Context(arithmetic, setting.batch, level, threads, packs(setting.activations, level))
         if not all(tuned.ranked(workload, level, threads) for workload in distinct_workloads(context)):
             options = {name: value for name, value in vars(setting).items() if name != "tuning_logs"}
             tune(quantized, **options, out=logs)

@@ -13,6 +13,7 @@ from hawqtvm.qnn.formats import Format
 from hawqtvm.runtime.artifact import MANIFEST
 
 if TYPE_CHECKING:
+    from hawqtvm.emulation import EmulatedModel
     from hawqtvm.qnn.model import Arithmetic
     from hawqtvm.runtime import Model
 
@@ -76,7 +77,7 @@ def absorbed(arithmetic: "Arithmetic", tensor: str) -> bool:
     return step.op == "requantize" and arithmetic.tensors[tensor] == arithmetic.tensors[step.inputs[0]]
 
 
-def compare(model: "Model", arithmetic: "Arithmetic", codes: np.ndarray) -> list[Row]:
+def compare(model: "Model | EmulatedModel", arithmetic: "Arithmetic", codes: np.ndarray) -> list[Row]:
     """One batch through the library and through PyTorch's integer and fake-quantized models, in execution order."""
     from hawqtvm.qnn.reference import run_fake, run_integer
 
@@ -133,7 +134,7 @@ def merged(tables: list[list[Row]]) -> list[Row]:
     return result
 
 
-def reference(model: "Model") -> "Arithmetic":
+def reference(model: "Model | EmulatedModel") -> "Arithmetic":
     """The integer model that an artifact was built from; BadInput when its manifest or its reference says otherwise."""
     from hawqtvm.checkpoint import load_checkpoint
     from hawqtvm.qnn.model import Arithmetic
@@ -165,7 +166,7 @@ def reference(model: "Model") -> "Arithmetic":
     return Arithmetic(quantized, bits, residual)
 
 
-def checked_codes(model: "Model", arithmetic: "Arithmetic", images: np.ndarray) -> np.ndarray:
+def checked_codes(model: "Model | EmulatedModel", arithmetic: "Arithmetic", images: np.ndarray) -> np.ndarray:
     """The user's images as uint8 codes in whole batches; BadInput when they do not fit."""
     from hawqtvm.qnn.reference import quantize_input
 
@@ -192,7 +193,11 @@ def verify(artifact: str | os.PathLike, images: np.ndarray | None = None) -> lis
     """
     from hawqtvm.runtime import load
 
-    model = load(artifact)
+    return verify_model(load(artifact), images)
+
+
+def verify_model(model: "Model | EmulatedModel", images: np.ndarray | None = None) -> list[Row]:
+    """As :func:`verify`, of an artifact that is loaded or that an emulator runs."""
     arithmetic = reference(model)
     if images is None:
         batches = list(inputs(arithmetic.model.samples, model.input_shape))

@@ -4,6 +4,7 @@ Nothing is rewritten.  Raises CheckFailed with the kernel or layer and the reaso
 """
 
 import math
+import re
 from collections import Counter
 from itertools import chain
 
@@ -24,7 +25,11 @@ from relay_passes.schedule import Kernel
 DIVISIONS = (tirx.Div, tirx.Mod, tirx.FloorDiv, tirx.FloorMod)
 # a name ends with one of these: tirx.call_extern, tirx.tvm_call_packed, ...
 OUTSIDE = ("call_packed", "call_cpacked", "call_packed_lowered", "call_cpacked_lowered", "extern")
+DEVICE = "cuda.func_call"  # a function in CUDA text, which is the call's last argument
+# in such text: a float of C or of PTX, or a division
+NOT_INTEGER = re.compile(r"\b(?:float|double|\w*half\w*)\d?\b|\.b?f\d+\b|/")
 INT32 = 2**31
+BLOCKS = Format("int16", "NCHW16c")
 
 
 def integer_only(name: str, function: tirx.PrimFunc) -> None:
@@ -68,6 +73,10 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
                 faults.append(f"divides data ({type(node).__name__}): only shifts are allowed")
         if isinstance(node, ir.Call) and isinstance(node.op, ir.Op) and node.op.name.endswith(OUTSIDE):
             faults.append(f"calls {node.args[0]}: what happens there cannot be proved")
+        if isinstance(node, ir.Call) and isinstance(node.op, ir.Op) and node.op.name.endswith(DEVICE):
+            found = NOT_INTEGER.search(str(node.args[-1].value))
+            if found:
+                faults.append(f"calls {node.args[0]}, whose text has '{found[0]}': only integers and no division")
 
     # a variable is bound above its uses
     callbacks = [((tirx.Bind, tirx.Let), bind), (tirx.For, loop), (ir.Expr, visit)]
@@ -76,10 +85,10 @@ def integer_only(name: str, function: tirx.PrimFunc) -> None:
         raise CheckFailed(f"kernel {name} {faults[0]}")
 
 
-def check_sizes(graph: Graph, batch: int) -> None:
-    """BadInput when a tensor is too large for the kernels' 32-bit offsets."""
+def check_sizes(graph: Graph, batch: int, most: Format = BLOCKS) -> None:
+    """BadInput when a tensor is too large for the kernels' 32-bit offsets; ``most``: of the formats that fill most."""
     for name in graph.tensors:
-        stored = math.prod(Format("uint8", "NCHW16c").shape((batch, *graph.dims(name))))
+        stored = math.prod(most.shape((batch, *graph.dims(name))))
         if stored >= INT32:
             raise BadInput(f"batch {batch}: tensor {name} would have {stored} elements, too many; reduce the batch")
 

@@ -23,7 +23,7 @@ from tvm.ir import Op
 
 from relay_passes import attributes
 from schedules import compute
-from schedules.cpu import portable
+from schedules.bodies import BODIES
 from schedules.workload import AvgPool2d, MaxPool2d
 
 OPERATORS = tuple(attributes.WORKLOADS)
@@ -112,7 +112,7 @@ def legalize(bb: relax.BlockBuilder, expr: ir.Call) -> ir.Call:
         workload = attributes.workload(expr)
         if getattr(workload, "weight_bits", 8) == 4 and str(expr.args[1].ty.dtype) == "int8":
             workload = replace(workload, weight_bits=8)  # one weight a byte until the pack pass
-        body = portable.BODIES[type(workload)](workload)
+        body = BODIES[type(workload)](workload)
     # not bb.call_te: it widens index arithmetic used as data to int64
     kernel = te.create_prim_func(body).with_attr({"tirx.noalias": True, "layer": a["layer"]})
     var = bb.add_func(kernel.without_attr("global_symbol"), a["tensor"].replace(".", "_"))

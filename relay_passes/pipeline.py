@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import tvm
 
+from hawqtvm.qnn.formats import Format
 from relay_passes.assign_bits import assign_bits
-from relay_passes.check import check, check_sizes
+from relay_passes.check import BLOCKS, check, check_sizes
 from relay_passes.context import Context
 from relay_passes.dyadic import dyadic
 from relay_passes.emit import emit
@@ -24,7 +25,7 @@ def laid_out(context: Context) -> tvm.IRModule:
     """The module as the schedules meet it: every rewrite done, each operator in its layout."""
     from hawqtvm.qnn.model import Arithmetic
 
-    check_sizes(context.arithmetic.graph, context.batch)
+    check_sizes(context.arithmetic.graph, context.batch, Format("int16", "HWNC") if context.on_gpu else BLOCKS)
     eight = Arithmetic(context.arithmetic.model, context.arithmetic.model.bits(8), context.arithmetic.residual)
     mod = emit(eight, context.batch)
     for rewrite in REWRITES:

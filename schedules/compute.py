@@ -9,52 +9,59 @@ from collections.abc import Callable, Sequence
 from tvm import te, tirx
 from tvm.ir import Expr
 
-from hawqtvm.qnn.formats import BLOCK, WORD, Format
+from hawqtvm.qnn.formats import BLOCK, CHUNK, WORD, Format
 from schedules.workload import AvgPool2d, Conv2d, Dense, MaxPool2d
 
 Code = Callable[..., Expr]
 Rescale = Callable[[Expr, Expr], Expr]
 
 
-def nibble(word: Expr, index: Expr | int) -> Expr:
-    """Unsigned value ``index`` of a word; the mask keeps it right whatever integer width TVM promotes to."""
-    shift = index * 4 if isinstance(index, int) else te.indexmod(index, WORD).astype("int32") * 4
-    return (word >> shift) & 15
+def element(word: Expr, index: Expr, held: int = WORD) -> Expr:
+    """Unsigned value ``index`` of those that words hold; the mask keeps it right whatever width TVM promotes to."""
+    bits = 32 // held
+    return (word >> (te.indexmod(index, held).astype("int32") * bits)) & ((1 << bits) - 1)
 
 
 def reader(x: te.Tensor, fmt: Format) -> Code:
     def stored(n, c, h, w):
         if fmt.layout == "NCHW":
-            return x[n, te.indexdiv(c, WORD) if fmt.packed else c, h, w]
-        inner = te.indexmod(c, BLOCK)
-        return x[n, te.indexdiv(c, BLOCK), h, w, te.indexdiv(inner, WORD) if fmt.packed else inner]
+            return x[n, te.indexdiv(c, fmt.held), h, w]
+        if fmt.layout == "HWNC":
+            return x[h, w, n, te.indexdiv(c, fmt.held)]
+        return x[n, te.indexdiv(c, BLOCK), h, w, te.indexdiv(te.indexmod(c, BLOCK), fmt.held)]
 
-    if fmt.packed:
-        return lambda n, c, h, w: nibble(stored(n, c, h, w), c)
+    if fmt.held > 1:
+        return lambda n, c, h, w: element(stored(n, c, h, w), c, fmt.held)
     return lambda n, c, h, w: stored(n, c, h, w).astype("int32")
 
 
 def write(code: Code, dims: Sequence[int], fmt: Format, name: str = "out") -> te.Tensor:
-    """Stores codes; those of the channels past C are 0."""
-    channels = dims[1]
+    """Stores codes; those past C, and in HWNC past N, are 0."""
+    batch, channels = dims[:2]
+    whole = {"NCHW": fmt.held, "NCHW16c": BLOCK, "HWNC": CHUNK}[fmt.layout]
+    shape = fmt.shape(dims)
+    more_rows = fmt.layout == "HWNC" and shape[2] > batch
 
     def guarded(n, c, h, w):
-        if channels % (BLOCK if fmt.layout == "NCHW16c" else WORD if fmt.packed else 1) == 0:
+        inside = [c < channels] * (channels % whole > 0) + [n < batch] * more_rows
+        if not inside:
             return code(n, c, h, w)
-        return tirx.if_then_else(c < channels, code(n, c, h, w), tirx.const(0, "int32"))
+        return tirx.if_then_else(tirx.all(*inside), code(n, c, h, w), tirx.const(0, "int32"))
 
     def value(n, c, h, w):  # c is the first channel of the stored element
-        if not fmt.packed:
+        if fmt.held == 1:
             return guarded(n, c, h, w).astype(fmt.dtype)
         word = guarded(n, c, h, w)
-        for i in range(1, WORD):
-            word = word | (guarded(n, c + i, h, w) << (4 * i))
+        for i in range(1, fmt.held):
+            word = word | (guarded(n, c + i, h, w) << (32 // fmt.held * i))
         return word
 
-    step = WORD if fmt.packed else 1
+    step = fmt.held
     if fmt.layout == "NCHW":
-        return te.compute(fmt.shape(dims), lambda n, c, h, w: value(n, c * step, h, w), name=name)
-    return te.compute(fmt.shape(dims), lambda n, b, h, w, i: value(n, b * BLOCK + i * step, h, w), name=name)
+        return te.compute(shape, lambda n, c, h, w: value(n, c * step, h, w), name=name)
+    if fmt.layout == "HWNC":
+        return te.compute(shape, lambda h, w, n, c: value(n, c * step, h, w), name=name)
+    return te.compute(shape, lambda n, b, h, w, i: value(n, b * BLOCK + i * step, h, w), name=name)
 
 
 def dyadic(b: Expr, c: Expr, value: Expr) -> Expr:
@@ -97,7 +104,7 @@ def weight_reader(weight: te.Tensor, bits: int) -> Code:
     """``(o, i, ...)`` -> int32; 4-bit weights are words along the input channels, sign-extended by xor and subtract."""
     if bits == 8:
         return lambda o, i, *tap: weight[(o, i, *tap)].astype("int32")
-    return lambda o, i, *tap: (nibble(weight[(o, te.indexdiv(i, WORD), *tap)], i) ^ 8) - 8
+    return lambda o, i, *tap: (element(weight[(o, te.indexdiv(i, WORD), *tap)], i) ^ 8) - 8
 
 
 def conv2d_sum(workload: Conv2d, x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:

@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct, dense, elementwise, pool, portable, strassen, winograd
+from schedules.cuda import conv2d_direct as cuda_conv2d_direct
+from schedules.cuda import dense as cuda_dense
+from schedules.cuda import elementwise as cuda_elementwise
+from schedules.cuda import pool as cuda_pool
+from schedules.cuda import portable as cuda_portable
 from schedules.plain_json import from_json
-from schedules.target import CpuTarget
+from schedules.target import CudaTarget, Target
 from schedules.tuning_key import tuning_key
 from schedules.workload import Concat, Elementwise, Epilogue, MaxPool2d, Reformat
 
@@ -15,8 +20,9 @@ if TYPE_CHECKING:
     from schedules.tuned import Tuned
     from schedules.tuning_log import Record
 
-LAYOUT = "NCHW16c"
+LAYOUT, CUDA_LAYOUT = "NCHW16c", "HWNC"
 SCHEDULES = (winograd, strassen, conv2d_direct, dense, elementwise, pool)
+CUDA_SCHEDULES = (cuda_conv2d_direct, cuda_dense, cuda_elementwise, cuda_pool)
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,14 @@ def io_layouts(workload) -> tuple[str, str]:
     return x_layout(workload), (getattr(workload, "epilogue", None) or workload).out.layout
 
 
-def options(workload, target: CpuTarget, threads: int) -> list[Choice]:
+def options(workload, target: Target, threads: int) -> list[Choice]:
     """Every schedule that takes the workload, with its default config, the one estimated fastest first.
 
     Each in the layouts it wants.  The fallback only where no other does; it reads its inputs as they lie.
     """
+    on_gpu = isinstance(target, CudaTarget)
     found = []
-    for schedule in SCHEDULES:
+    for schedule in CUDA_SCHEDULES if on_gpu else SCHEDULES:
         wanted = schedule.formats(workload, target)
         if wanted is None:
             continue
@@ -95,11 +102,12 @@ def options(workload, target: CpuTarget, threads: int) -> list[Choice]:
     lies = x_layout(workload)
     # one layout for the inputs and the output of these
     keeps = isinstance(workload, (MaxPool2d, Concat, Elementwise))
-    laid = workload if isinstance(workload, Reformat) else with_layouts(workload, lies, lies if keeps else LAYOUT)
-    return [Choice(portable, portable.default(laid, target, threads), laid)]
+    fallback, layout = (cuda_portable, CUDA_LAYOUT) if on_gpu else (portable, LAYOUT)
+    laid = workload if isinstance(workload, Reformat) else with_layouts(workload, lies, lies if keeps else layout)
+    return [Choice(fallback, fallback.default(laid, target, threads), laid)]
 
 
-def choose(workload, target: CpuTarget, threads: int, tuned: "Tuned | None" = None) -> Choice:
+def choose(workload, target: Target, threads: int, tuned: "Tuned | None" = None) -> Choice:
     """The schedule and config measured fastest where ``tuned`` has one that still fits, else the best estimate."""
     found = options(workload, target, threads)
     for record in tuned.ranked(workload, target, threads) if tuned else ():
@@ -110,7 +118,7 @@ def choose(workload, target: CpuTarget, threads: int, tuned: "Tuned | None" = No
     return found[0]
 
 
-def replayed(record: "Record", option: Choice, target: CpuTarget):
+def replayed(record: "Record", option: Choice, target: Target):
     """The record's config, if it was measured on the option's schedule and workload and is legal there; else None."""
     if record.schedule != option.name or record.workload != tuning_key(option.workload):
         return None

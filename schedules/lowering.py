@@ -1,13 +1,39 @@
 """How kernels become machine code."""
 
-import tvm
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-# It shrinks buffers to what is accessed, which these kernels allocate to begin with, and takes most of the time that
-# unrolled ones take.
+import tvm
+import tvm_ffi
+
+# It shrinks buffers to what is accessed, which the CPU's kernels allocate to begin with, and takes most of the time
+# that unrolled ones take.
 NEEDLESS = ["s_tir.CompactBufferAllocation"]
+POSTPROCESS = "tvm_callback_cuda_postproc"
+FALLBACK = "TVM_COMPILE_FORCE_FALLBACK"
 
 
 def compiled(mod, target: tvm.target.Target, **options) -> tvm.runtime.Executable:
-    """``tvm.compile`` of a PrimFunc or a module whose kernels allocate no more than they use."""
-    with tvm.transform.PassContext(disabled_pass=NEEDLESS):
+    """``tvm.compile`` of a PrimFunc or a module; kernels for a CPU allocate no more than they use."""
+    needless = NEEDLESS if target.kind.name == "llvm" else []
+    with tvm.transform.PassContext(disabled_pass=needless):
         return tvm.compile(mod, target=target, **options)
+
+
+@contextmanager
+def cuda_text_as(replaced: Callable[[str], str]) -> Iterator[None]:
+    """While inside, what is compiled for a GPU holds ``replaced(text)`` where TVM would put the CUDA text.
+
+    Nothing is compiled for the GPU that may be present.
+    """
+    before = os.environ.get(FALLBACK)
+    os.environ[FALLBACK] = "1"
+    tvm_ffi.register_global_func(POSTPROCESS, lambda text, target: replaced(text), override=True)
+    try:
+        yield
+    finally:
+        tvm_ffi.registry.remove_global_func(POSTPROCESS)
+        del os.environ[FALLBACK]
+        if before is not None:
+            os.environ[FALLBACK] = before

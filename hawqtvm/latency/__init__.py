@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hawqtvm.console import note
 from hawqtvm.errors import BadInput
 from hawqtvm.runtime.artifact import MANIFEST
-from hawqtvm.setting import ACTIVATIONS, machine, packs
+from hawqtvm.setting import ACTIVATIONS, check_processor, machine, packs
 
 if TYPE_CHECKING:
     from hawqtvm.latency.attribute import Costs
@@ -110,6 +110,7 @@ def latency(
     from schedules.tuning_log import this_device
 
     check_counts(plans, rounds)
+    check_processor(target, "latency")
     threads, level = machine(batch, threads, target)
     if not cpu_features().issuperset(level.features):
         raise BadInput(f"this machine cannot run {level.name}: measure on one that can, or for another target")
@@ -117,14 +118,14 @@ def latency(
     if out is not None:
         check_appendable(out)
     tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
-    graph = quantized.graph
+    graph, words = quantized.graph, packs(activations, level)
     profiled = profile_plans(graph)
     chosen = profiled + random_plans(graph, plans, SEED)
     with tempfile.TemporaryDirectory(prefix="hawqtvm-") as folder:
         models = []
         for number, bits in enumerate(chosen, 1):
             note(f"program {number} of {len(chosen)}")
-            context = Context(Arithmetic(quantized, bits, residual), batch, level, threads, packs(activations), tuned)
+            context = Context(Arithmetic(quantized, bits, residual), batch, level, threads, words, tuned)
             models.append(load(_built(context, Path(folder) / str(number), compile_library)))
         times = measure(models, rounds, references=len(profiled))
     costs = attribute(graph, profiled, [times.layers(index) for index in range(len(profiled))])
@@ -156,7 +157,7 @@ def check_counts(plans: int, rounds: int) -> None:
 def _built(context: "Context", directory: Path, compile_library) -> Path:
     """An artifact that only runs."""
     directory.mkdir()
-    (directory / MANIFEST).write_text(json.dumps(compile_library(context, directory)))
+    (directory / MANIFEST).write_text(json.dumps(compile_library(context, directory).manifest))
     return directory
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hawqtvm.console import Parser, command, print_json, table
 from hawqtvm.latency import ROUNDS, Profile, check_counts, latency
 from hawqtvm.plan import uniform
-from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, checkpoint_place, machine, planned
+from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, check_processor, checkpoint_place, machine, planned
 
 
 def show(profile: Profile) -> str:
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--out", metavar="FILE", default="latency.json", help="default: %(default)s")
     options = parser.parse_args(argv)
     check_counts(options.plans, options.rounds)  # before the long work
+    check_processor(options.target, "latency")
     machine(options.batch, options.threads, options.target)
     source = planned(sources.from_options(options), uniform(8))
     quantized, digest = quantize_source(source, checkpoint_place(source, ARTIFACTS))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hawqtvm.errors import BadInput
 from hawqtvm.files import read_json, sha256_file
-from hawqtvm.runtime import cpu
+from hawqtvm.runtime import cpu, gpu
 
 MANIFEST, KIND, VERSION = "manifest.json", "hawqtvm-artifact", 1
 
@@ -13,6 +13,7 @@ FIELDS = {
     "model": str,
     "library": str,
     "library_sha256": str,
+    "target.arch": (str, type(None)),
     "target.features": list,
     "threads": int,
     "input.shape": list,
@@ -26,14 +27,16 @@ FIELDS = {
 class Artifact:
     """A manifest's parts that running needs.
 
-    ``library``: path of the shared library, ``sha256`` its digest.  ``input_shape``: (N, C, H, W).  ``output_shape``:
-    (N, ...).  ``layer_of``: kernel's name -> layer's name, in the order they run.  ``second_of``: kernel's name -> its
-    second output's name, of those that have one.  ``manifest``: all of the file.
+    ``library``: path of the shared library, ``sha256`` its digest.  ``arch``: of the GPU that it is for, if any.
+    ``input_shape``: (N, C, H, W).  ``output_shape``: (N, ...).  ``layer_of``: kernel's name -> layer's name, in the
+    order they run.  ``second_of``: kernel's name -> its second output's name, of those that have one.  ``manifest``:
+    all of the file.
     """
 
     path: Path
     library: Path
     sha256: str
+    arch: str | None
     features: tuple[str, ...]
     threads: int
     input_shape: tuple[int, ...]
@@ -70,6 +73,7 @@ def read_artifact(path: Path) -> Artifact:
         path=path,
         library=path / field["library"],
         sha256=field["library_sha256"],
+        arch=field["target.arch"],
         features=tuple(field["target.features"]),
         threads=field["threads"],
         input_shape=shapes[0],
@@ -81,13 +85,17 @@ def read_artifact(path: Path) -> Artifact:
     )
 
 
-def check_runs_here(artifact: Artifact) -> None:
-    """BadInput unless this CPU can run the library and the library is the one that was deployed, whole."""
+def check_runs_here(artifact: Artifact) -> gpu.Gpu | None:
+    """The GPU that runs the library if it is for one.
+
+    BadInput unless this machine can run it and it is the one that was deployed, whole.
+    """
     cpu.require(list(artifact.features), str(artifact.path))
     if not artifact.library.is_file():
         raise BadInput(f"{artifact.path} lacks its library {artifact.library.name}: copy all of it, or deploy again")
     if sha256_file(artifact.library) != artifact.sha256:
         raise BadInput(f"{artifact.library} is damaged (not the sha256 of its manifest): copy or deploy it again")
+    return artifact.arch and gpu.require(artifact.arch, str(artifact.path))
 
 
 def _field(manifest: dict, name: str, kind: type | tuple, file: Path):

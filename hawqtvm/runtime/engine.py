@@ -1,5 +1,6 @@
-"""TVM's runtime without TVM: its library found, loaded, and a compiled program opened and called."""
+"""TVM's runtime without TVM: its libraries found, loaded, and a compiled program opened and called."""
 
+import base64
 import ctypes
 import functools
 import importlib.util
@@ -7,12 +8,16 @@ import shutil
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from hawqtvm.errors import BadInput
+import numpy as np
 
-CPU, FIRST_DEVICE, POOLED_ALLOCATOR = 1, 0, 2
+from hawqtvm.errors import BadInput
+from hawqtvm.runtime.gpu import Gpu
+
+CPU, CUDA, POOLED_ALLOCATOR = 1, 2, 2  # DLPack's device types, TVM's allocator
+COMPILE = "tvm_callback_cuda_compile"
 
 _opened: dict[Path, str] = {}  # which content the dynamic loader knows under a path
 
@@ -42,36 +47,112 @@ def ffi():
         raise BadInput(f"apache-tvm-ffi does not import ({error}): install hawqtvm's dependencies") from error
     finally:
         sys.meta_path.remove(hide)
-    if tvm_ffi.get_global_func("runtime.config_threadpool", allow_missing=True) is None:
-        library = _runtime_library()
-        try:
-            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise BadInput(f"cannot load {library} ({error}): install apache-tvm again") from error
+    _load("runtime.config_threadpool", "libtvm_runtime.so", "install apache-tvm again")
     return tvm_ffi
 
 
-def _runtime_library() -> Path:
+@functools.cache
+def cuda_runtime() -> None:
+    """Loads the part of TVM's runtime that launches kernels on a GPU; it needs CUDA's, a toolkit's or PyPI's."""
+    packages = importlib.util.find_spec("nvidia")
+    for folder in packages.submodule_search_locations if packages else ():
+        for library in Path(folder).glob("cu13/lib/libcudart.so.13"):
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    _load("ffi.Module.load_from_bytes.cuda", "libtvm_runtime_cuda.so", "install NVIDIA's driver and hawqtvm[cuda]")
+
+
+@contextmanager
+def _cubins_for_text():
+    """While inside, what a library has instead of CUDA text is decoded, not compiled: see schedules.cuda.nvcc."""
+    registry = ffi().registry
+    before = registry.get_global_func(COMPILE, allow_missing=True)  # of TVM's compiler
+    registry.register_global_func(COMPILE, lambda text: base64.b64decode(text), override=True)
+    try:
+        yield
+    finally:
+        registry.remove_global_func(COMPILE)
+        if before is not None:
+            registry.register_global_func(COMPILE, before)
+
+
+def _load(function: str, name: str, remedy: str) -> None:
+    """Loads a library of TVM, if its ``function`` is not known yet."""
+    import tvm_ffi
+
+    if tvm_ffi.get_global_func(function, allow_missing=True) is None:
+        library = _runtime_libraries() / name
+        try:
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise BadInput(f"cannot load {library} ({error}): {remedy}") from error
+
+
+def _runtime_libraries() -> Path:
     tvm = importlib.util.find_spec("tvm")  # found, not imported: that takes a second and brings the compiler
     if tvm is None:
         raise BadInput("apache-tvm is not installed: install hawqtvm's dependencies")
-    return Path(tvm.submodule_search_locations[0]) / "lib" / "libtvm_runtime.so"
+    return Path(tvm.submodule_search_locations[0]) / "lib"
+
+
+class CpuMemory:
+    """Tensors in the processor's memory."""
+
+    allocators = (CPU, 0, POOLED_ALLOCATOR)
+
+    def tensor(self, array: np.ndarray):
+        """A TVM tensor on the array's own memory (64-byte aligned: the kernels take that for granted)."""
+        return ffi().from_dlpack(array)
+
+    def array(self, tensor) -> np.ndarray:
+        """The tensor's content, valid as long as the tensor."""
+        return np.from_dlpack(tensor)
+
+    def wait(self) -> None:
+        """Until all that was started has ended."""
+
+
+class GpuMemory:
+    """Tensors in a GPU's memory; what is computed there is only started by a call."""
+
+    def __init__(self, index: int):
+        cuda_runtime()
+        self.allocators = (CUDA, index, POOLED_ALLOCATOR, *CpuMemory.allocators)
+        self._device = ffi().device(CUDA, index)
+        names = ("TVMTensorAllocWithScope", "TVMTensorCopyFromBytes", "TVMTensorCopyToBytes", "Device_StreamSync")
+        self._allocate, self._fill, self._read, self._sync = (ffi().get_global_func(f"runtime.{n}") for n in names)
+
+    def tensor(self, array: np.ndarray):
+        """A copy of the array on the GPU."""
+        tensor = self._allocate(ffi().Shape(array.shape), ffi().dtype(str(array.dtype)), self._device, None)
+        self._fill(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
+        return tensor
+
+    def array(self, tensor) -> np.ndarray:
+        """A copy of the tensor, once it is computed."""
+        array = np.empty(tuple(tensor.shape), str(tensor.dtype))
+        self._read(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
+        return array
+
+    def wait(self) -> None:
+        """Until all that was started has ended."""
+        self._sync(self._device, 0)
 
 
 class Program:
-    """A Relax VM library's functions on the CPU.  Not for two threads at once."""
+    """A Relax VM library's functions on the CPU or a GPU.  Not for two threads at once."""
 
-    def __init__(self, library: Path, sha256: str):
-        """Open ``library``, whose content has the digest ``sha256``; BadInput when TVM cannot.
+    def __init__(self, library: Path, sha256: str, gpu: Gpu | None = None):
+        """Open ``library``, whose content has the digest ``sha256``, for ``gpu`` or the CPU; BadInput when TVM cannot.
 
         Its weights are expanded, with as many threads as are configured.
         """
         tvm_ffi = ffi()
-        self._from_dlpack, self._convert = tvm_ffi.from_dlpack, tvm_ffi.convert
+        self._convert = tvm_ffi.convert
+        self.memory = GpuMemory(gpu.index) if gpu else CpuMemory()
         try:
-            with _path_to_open(library.resolve(), sha256) as path:
+            with _path_to_open(library.resolve(), sha256) as path, _cubins_for_text() if gpu else nullcontext():
                 self._vm = tvm_ffi.load_module(str(path))["vm_load_executable"]()
-            self._vm["vm_initialization"](CPU, FIRST_DEVICE, POOLED_ALLOCATOR)
+            self._vm["vm_initialization"](*self.memory.allocators)
             self._main, self.quantize_input = self._vm["main"], self._vm["quantize_input"]
             self._weights = self._vm["expand_weights"]()
         except (RuntimeError, AttributeError, OSError) as error:
@@ -81,10 +162,6 @@ class Program:
     def main(self, codes):
         """Logits of input codes, both TVM tensors."""
         return self._main(codes, self._weights)
-
-    def tensor(self, array):
-        """A TVM tensor on the array's own memory (64-byte aligned: the kernels take that for granted)."""
-        return self._from_dlpack(array)
 
     @contextmanager
     def watched(self, before, after):

@@ -19,13 +19,13 @@ ALIGNMENT = 64  # bytes; TVM's kernels take it for granted and crash without
 def load(path: str | os.PathLike, threads: int | None = None) -> "Model":
     """Load the artifact directory ``path``; ``threads`` for its kernels, by default those it was deployed for.
 
-    BadInput when the directory, the manifest or the library is missing or damaged, when this CPU cannot run it, or
-    when the process may use fewer CPUs than ``threads``.
+    BadInput when the directory, the manifest or the library is missing or damaged, when this CPU cannot run it, when
+    this machine lacks the GPU that it is for, or when the process may use fewer CPUs than ``threads``.
     """
     artifact = read_artifact(Path(path))
     count = cpu_threads.choose(threads, artifact.threads)
-    check_runs_here(artifact)
-    program = cpu_threads.run_with(count, lambda: Program(artifact.library, artifact.sha256))
+    gpu = check_runs_here(artifact)
+    program = cpu_threads.run_with(count, lambda: Program(artifact.library, artifact.sha256, gpu))
     return Model(artifact, program, count)
 
 
@@ -36,7 +36,7 @@ class Model:
         self.artifact, self.manifest, self.threads = artifact, artifact.manifest, threads
         self.input_shape, self.batch = artifact.input_shape, artifact.input_shape[0]
         self.logits_scale = artifact.logits_scale
-        self._program = program
+        self._program, self._memory = program, program.memory
         self._turn = threading.Lock()  # the VM keeps one call's state
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ class Model:
             names = [layer_of[kernel]] + ([second_of[kernel]] if kernel in second_of else [])
             for name, argument in zip(names, arguments[-len(names) :], strict=True):
                 # a copy: the memory plan gives the same place to later layers
-                outputs.setdefault(name, []).append(np.from_dlpack(argument).copy())
+                outputs.setdefault(name, []).append(self._memory.array(argument).copy())
 
         def work():
             codes = self._codes(images)
@@ -101,6 +101,7 @@ class Model:
             started = perf_counter()
 
         def after(kernel, arguments):
+            self._memory.wait()
             ended = perf_counter()
             if kernel in layer_of:
                 seconds.setdefault(layer_of[kernel], []).append(ended - started)
@@ -136,11 +137,11 @@ class Model:
 
     def _codes(self, images: np.ndarray):
         """uint8 codes as TVM's tensor; shares the array's memory where that is aligned."""
-        tensor = self._program.tensor(_aligned(images))
+        tensor = self._memory.tensor(_aligned(images))
         return tensor if images.dtype == np.uint8 else self._program.quantize_input(tensor)
 
     def _logits(self, codes) -> np.ndarray:
-        return np.from_dlpack(self._program.main(codes)).reshape(self.artifact.output_shape).copy()
+        return self._memory.array(self._program.main(codes)).reshape(self.artifact.output_shape).copy()
 
     def _check(self, images, any_number: bool = False) -> None:
         free = 1 if any_number else 0  # leading axes that may have any length

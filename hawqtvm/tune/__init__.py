@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hawqtvm.console import Progress, note
 from hawqtvm.errors import BadInput
 from hawqtvm.plan import Plan, uniform
-from hawqtvm.setting import TUNING_LOGS, machine, packs
+from hawqtvm.setting import TUNING_LOGS, check_processor, machine, packs
 
 if TYPE_CHECKING:
     from hawqtvm.qnn.model import QuantizedModel
@@ -50,7 +50,7 @@ def tune(
     from schedules.tuning_key import tuning_key
 
     devices, level, path = tuning_place(batch, threads, target, trials, tracker, key, out)
-    words = packs(activations)
+    words = packs(activations, level)
     networks = {}
     for plan in networks_of(bits):
         arithmetic = Arithmetic(quantized, quantized.bits(plan.bits), residual)
@@ -95,6 +95,7 @@ def tuning_place(
         raise BadInput(f"trials {trials!r}: give a whole number, 1 or more")
     if (tracker is None) != (key is None):
         raise BadInput("--tracker and --key go together: host:port of a TVM RPC tracker and its devices' key")
+    check_processor(target, "tune")
     threads_here, _ = machine(batch, threads, target)
     if tracker is None:
         devices = Local(cpu_threads.choose(threads_here, threads_here))

@@ -33,14 +33,22 @@ def test_profiles_a_network_and_checks_the_sum(tmp_path):
         ({"threads": 10**6}, "threads"),
         ({"tuning_logs": "nowhere"}, "no such folder of tuning logs"),
         ({"out": "tests"}, "tests"),
+        ({"target": "sm_75"}, "latency measures on processors only, not on nvidia/nvidia-t4"),
     ],
 )
 def test_bad_input(wrong, said):
     with pytest.raises(BadInput, match=said):
-        latency(quantized_net("residual"), target="x86-64", **{"threads": 1} | wrong)
+        latency(quantized_net("residual"), **{"threads": 1, "target": "x86-64"} | wrong)
 
 
-@pytest.mark.parametrize(("given", "said"), [(["--rounds", "1"], "rounds 1"), (["--batch", "0"], "batch 0")])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--rounds", "1"], "rounds 1"),
+        (["--batch", "0"], "batch 0"),
+        (["--target", "sm_75"], "latency measures on processors only"),
+    ],
+)
 def test_a_wrong_option_is_refused_before_the_long_work(given, said, monkeypatch):
     monkeypatch.setattr("hawqtvm.quantize.quantize_source", None)
     with pytest.raises(BadInput, match=said):

@@ -1,5 +1,6 @@
 """What the last pass refuses, by name, and what it must accept."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,25 @@ def test_code_from_outside_is_refused(call):
 def test_packed_function_is_refused():
     with pytest.raises(CheckFailed, match="kernel odd calls"):
         integer_only("odd", kernel(lambda x, i: tirx.call_packed("somewhere", x[i])))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("int f(int x) { return x * 0.5f + (float)x; }", "float"),
+        ("int f(int x) { __half2 h; return x; }", "__half2"),
+        ('int f(int x) { asm("add.rn.f32 %0, %1;"); return x; }', ".f32"),
+        ("int f(int x) { return x / 3; }", "/"),
+    ],
+)
+def test_device_functions_are_refused_where_they_are_not_of_integers(text, found):
+    def call(text):
+        return kernel(lambda x, i: T.cuda.func_call("f", x[i], source_code=text, return_type="int32"))
+
+    with pytest.raises(CheckFailed, match=f"kernel odd calls .*f.*, whose text has '{re.escape(found)}'"):
+        integer_only("odd", call(text))
+    mma = 'int f(int x) { asm("mma.sync.aligned.m8n8k32.row.col.s32.u4.s4.s32 %0;"); return x * 3 >> 2; }'
+    integer_only("even", call(mma))
 
 
 @pytest.mark.parametrize("stage", ["emit", "dyadic", "layout"])

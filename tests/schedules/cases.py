@@ -10,6 +10,7 @@ WIDE = 2**24  # int32 codes are clipped to this
 BLOCKED = "NCHW16c"
 INPUTS = [Format("uint8", BLOCKED), Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)]
 OUTPUTS = [*INPUTS, Format("int16", BLOCKED), Format("int32", BLOCKED)]
+WORDS = [Format("uint4", "HWNC", packed=True), *(Format(code, "HWNC") for code in ("uint8", "int16", "int32"))]
 VALUES = ("random", "small", "most and least", "most and most", "alternating", "ends")
 
 
@@ -57,7 +58,7 @@ def multipliers():
 
 
 @st.composite
-def epilogues(draw, outputs=tuple(OUTPUTS)) -> Epilogue | None:
+def epilogues(draw, outputs=tuple(OUTPUTS), residuals=(*OUTPUTS, *WORDS)) -> Epilogue | None:
     if draw(st.integers(0, 7)) == 0:
         return None
     out = draw(st.sampled_from(outputs))
@@ -65,7 +66,7 @@ def epilogues(draw, outputs=tuple(OUTPUTS)) -> Epilogue | None:
     lo = draw(st.sampled_from([low, low + 3]))
     hi = draw(st.sampled_from([high, high - 2]))
     zero = draw(st.sampled_from([0, 0, 3]))
-    residual = draw(st.none() | rescaled([f for f in OUTPUTS if f.layout == out.layout]))
+    residual = draw(st.none() | rescaled([f for f in residuals if f.layout == out.layout]))
     return Epilogue(out, zero, lo, hi, draw(st.sampled_from([24, 31, 32, 33, 34, 38])), residual)
 
 
@@ -94,3 +95,29 @@ def layer_constants(draw, rng, epilogue: Epilogue | None, weight: np.ndarray, mo
     b = np.where(rng.random(out_channels) < 0.3, 2**30, rng.integers(2**30, 2**31, out_channels)).astype("int32")
     c = rng.integers(epilogue.min_shift, min(epilogue.min_shift + draw(st.sampled_from([1, 6, 40])), 63), out_channels)
     return bias, b, c.astype("int32")
+
+
+@st.composite
+def windows(draw, pool: bool = False) -> dict:
+    """Kernel, strides (larger than the kernel, too), uneven padding, dilation; height and width of one pixel or more.
+
+    A pool's padding stays below its kernel, so that no window holds padding only.
+    """
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)) | st.just((3, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    most = [k - 1 if pool else 3 for k in kernel]
+    padding = draw(st.just((0, 0, 0, 0)) | st.tuples(*[st.integers(0, m) for m in most * 2]))
+    if pool and any(padding):
+        dilation = (1, 1)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    least = [max(1, r - padding[i] - padding[i + 2]) for i, r in enumerate(reach)]
+    height, width = (draw(st.sampled_from([0, 0, 1, 2, 5])) + size for size in least)
+    strides = draw(st.sampled_from([(1, 1), (2, 2), (1, 2), (5, 4)]))
+    return {
+        "height": height,
+        "width": width,
+        "kernel": kernel,
+        "strides": strides,
+        "padding": padding,
+        "dilation": dilation,
+    }

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference
-from cases import VALUES, code_limits, fill, layer_constants, rescaled
+from cases import VALUES, code_limits, fill, layer_constants, rescaled, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,32 +22,6 @@ CODES = [f for f in FORMATS if f.code in ("uint4", "uint8")]
 UNOPTIMIZED = {"kind": "llvm", "mcpu": "x86-64", "opt-level": 0}
 GEOMETRY = {"kernel", "strides", "padding", "dilation"}
 EXAMPLES = {"deadline": None, "derandomize": True}
-
-
-@st.composite
-def windows(draw, pool: bool = False) -> dict:
-    """Kernel, strides (larger than the kernel, too), uneven padding, dilation; height and width of one pixel or more.
-
-    A pool's padding stays below its kernel, so that no window holds padding only.
-    """
-    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)) | st.just((3, 3)))
-    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
-    most = [k - 1 if pool else 3 for k in kernel]
-    padding = draw(st.just((0, 0, 0, 0)) | st.tuples(*[st.integers(0, m) for m in most * 2]))
-    if pool and any(padding):
-        dilation = (1, 1)
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    least = [max(1, r - padding[i] - padding[i + 2]) for i, r in enumerate(reach)]
-    height, width = (draw(st.sampled_from([0, 0, 1, 2, 5])) + size for size in least)
-    strides = draw(st.sampled_from([(1, 1), (2, 2), (1, 2), (5, 4)]))
-    return {
-        "height": height,
-        "width": width,
-        "kernel": kernel,
-        "strides": strides,
-        "padding": padding,
-        "dilation": dilation,
-    }
 
 
 @st.composite

@@ -1,0 +1,57 @@
+"""Memory of a thread and of a block, and code under a condition, for kernels of an :class:`IRBuilder` frame."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from schedules.cpu.intrin import load, store
+
+BYTES = 4
+
+
+def local(name: str, size: int):
+    """int32 registers; every index must be known when loops are unrolled."""
+    return IRBuilder.name(name, T.alloc_buffer((size,), "int32", scope="local", align=16, layout=None))
+
+
+def shared(name: str, size: int):
+    """int32 of a block."""
+    return IRBuilder.name(name, T.alloc_buffer((size,), "int32", scope="shared", align=16, layout=None))
+
+
+def vector(lanes: int) -> str:
+    return f"int32x{lanes}" if lanes > 1 else "int32"
+
+
+def copy(target, at, source, start, words: int):
+    """``target[at : at + words] = source[start : start + words]`` of int32, up to 128 bits at a time."""
+    step = min(words, 4)
+    for first in range(0, words, step):
+        store(target, at + first, load(source, start + first, vector(step)))
+
+
+@contextmanager
+def when(condition) -> Iterator[None]:
+    """A block of code under a condition; None is always."""
+    if condition is None:
+        yield
+        return
+    with T.If(condition), T.Then():
+        yield
+
+
+@contextmanager
+def unrolled(count: int) -> Iterator:
+    """A loop that nvcc unrolls; its text stays short."""
+    with T.attr(tirx.const(0, "int32"), "pragma_unroll_explicit", tirx.const(0, "int32")), T.unroll(count) as number:
+        yield number
+
+
+@contextmanager
+def ahead(buffer) -> Iterator[None]:
+    """Writes to a half of a shared buffer that no thread reads before the next barrier: TVM must not add one."""
+    with T.attr(buffer.data, "double_buffer_write", tirx.const(1, "int32")):
+        yield
