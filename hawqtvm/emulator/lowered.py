@@ -9,7 +9,6 @@ from tvm import ir, tirx
 
 from hawqtvm.emulator.emulated import Emulated
 from hawqtvm.errors import BadInput
-from schedules.lowering import NEEDLESS
 
 # With these the host's function is one of plain calls to kernels no more.
 PACKING = ("tirx.MakePackedAPI", "tirx.FP8StorageLegalize", "tirx.BF16StorageLegalize")
@@ -70,7 +69,7 @@ def lower(function: tirx.PrimFunc, target: tvm.target.Target) -> Lowered:
     BadInput where the host would do more than launch kernels one after another.
     """
     function = function.with_attr("global_symbol", "main")
-    with target, tvm.transform.PassContext(disabled_pass=[*NEEDLESS, *PACKING]):
+    with target, tvm.transform.PassContext(disabled_pass=list(PACKING)):
         mod = tirx.transform.BindTarget(target)(tvm.IRModule({"main": function}))
         pipeline, _, finalize_device = tirx.get_default_tir_pipeline(target)
         mod = pipeline(mod)
