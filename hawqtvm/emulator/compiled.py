@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import re
 import subprocess
 import tempfile
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from hawqtvm.emulator.text import SharedArray, for_compiler
 from hawqtvm.errors import BadInput
 
 COMMON = ("-std=c++17", "-march=native", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-fno-strict-aliasing", "-w")
-# Accesses stay as the text has them: none are merged, and vectors are not taken apart.
-TEXT = ("-O1", "-g1", "-DHAWQTVM_EMULATOR", "-fno-tree-sra", "-fno-tree-loop-distribute-patterns")
+# Accesses stay as the text has them: none are merged, vectors are not taken apart, and calls return to their line.
+KEPT = ("-fno-tree-sra", "-fno-tree-loop-distribute-patterns", "-fno-optimize-sibling-calls")
+TEXT = ("-O2", "-g1", "-DHAWQTVM_EMULATOR", *KEPT)
 # ThreadSanitizer's calls before each access are what the checks hang on; its own library is not linked.
 CHECKS = ("-fsanitize=thread", "-fsanitize=bounds", "-fno-sanitize-recover=bounds")
 LINE = 160  # characters of a line of the text in a message
@@ -48,29 +49,28 @@ class Launch(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Library:
-    """``code``: the loaded library, ``image`` its bytes, ``shared`` the text's shared arrays."""
+    """``code``: the loaded library, ``image`` its bytes."""
 
     code: ctypes.CDLL
     image: bytes
-    shared: list[SharedArray]
 
 
 @functools.cache
-def library(source: str, checked: bool) -> Library:
-    """The text compiled; BadInput where g++ is missing or does not take it.  No file outlives the call."""
-    text, shared = for_compiler(source)
+def library(text: str, checked: bool) -> Library:
+    """A :attr:`Kernel.compiled`; BadInput where g++ is missing or does not take it.  No file outlives the call."""
     with tempfile.TemporaryDirectory(prefix="hawqtvm-") as place:
         cpp, kernels, runtime, out = (Path(place) / name for name in ("text.cpp", "text.o", "runtime.o", "text.so"))
-        cpp.write_text(f'#line 1 "text"\n{text}')
+        cpp.write_text(text)
         runtime.write_bytes(_runtime())
         with resources.as_file(resources.files("hawqtvm.emulator") / "native") as native:
-            _gpp([*COMMON, *TEXT, *(CHECKS if checked else ()), f"-I{native}", "-c", str(cpp), "-o", str(kernels)])
-        _gpp(["-shared", "-o", str(out), str(kernels), str(runtime)])
+            flags = [*COMMON, *TEXT, *(CHECKS if checked else ()), f"-I{native}"]
+            _gpp(place, [*flags, "-c", str(cpp), "-o", str(kernels)])
+        _gpp(place, ["-shared", "-o", str(out), str(kernels), str(runtime)])
         code = ctypes.CDLL(str(out))
         code.emulator_begin.restype = code.emulator_block.restype = ctypes.c_bool
         code.emulator_message.restype = ctypes.c_char_p
         code.emulator_site.restype = ctypes.c_uint64
-        return Library(code, out.read_bytes(), shared)
+        return Library(code, out.read_bytes())
 
 
 @functools.cache
@@ -81,13 +81,14 @@ def _runtime() -> bytes:
         resources.as_file(resources.files("hawqtvm.emulator") / "native") as native,
     ):
         out = Path(place) / "runtime.o"
-        _gpp([*COMMON, "-O3", "-c", str(native / "runtime.cpp"), "-o", str(out)])
+        _gpp(place, [*COMMON, "-O3", "-c", str(native / "runtime.cpp"), "-o", str(out)])
         return out.read_bytes()
 
 
-def _gpp(arguments: list[str]) -> None:
+def _gpp(place: str, arguments: list[str]) -> None:
+    """Runs g++, whose own temporary files go to ``place``, too: it leaves them there when it is killed."""
     try:
-        done = subprocess.run(["g++", *arguments], capture_output=True, text=True)
+        done = subprocess.run(["g++", *arguments], capture_output=True, text=True, env=os.environ | {"TMPDIR": place})
     except FileNotFoundError:
         raise BadInput("no g++ found, with which the emulator compiles kernels: install g++") from None
     if done.returncode:
@@ -108,6 +109,6 @@ def source_line(image: bytes, site: int, source: str) -> str:
         except FileNotFoundError:
             return ""
     text = source.splitlines()
-    lines = [int(number) for number in re.findall(r"\btext:(\d+)", found)]
-    lines = [line for line in lines if line <= len(text)]
+    lines = [int(number) for number in re.findall(r"text\.cpp:(\d+)", found)]
+    lines = [line for line in lines if line <= len(text)]  # the entry lies past the text
     return text[lines[-1] - 1].strip()[:LINE] if lines else ""

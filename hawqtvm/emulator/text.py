@@ -7,6 +7,7 @@ import numpy as np
 
 from hawqtvm.errors import BadInput
 
+# as numpy has them; vectors as arrays of their lanes
 TYPES = {
     "char": "int8",
     "signed char": "int8",
@@ -29,11 +30,18 @@ TYPES = {
     "long long": "int64",
     "uint64_t": "uint64",
 }
+for _name, _dtype in [("char", "int8"), ("short", "int16"), ("int", "int32"), ("longlong", "int64")]:
+    for _lanes in (2, 3, 4):
+        TYPES[f"{_name}{_lanes}"] = (_dtype, (_lanes,))
+        TYPES[f"u{_name}{_lanes}"] = (f"u{_dtype}", (_lanes,))
 WORD = 4  # bytes
+THREADS = 1024  # most that a block of any architecture may have
 
 _KERNEL = re.compile(
-    r'extern "C" __global__ void\s+(?:__launch_bounds__\((?P<most>\d+)[^)]*\)\s*)?(?P<name>\w+)\((?P<parameters>[^)]*)\)\s*\{'
+    r'extern "C" __global__ void\s+(?:__launch_bounds__\((?P<most>\d+)[^)]*\)\s*)?'
+    r"(?P<name>\w+)\((?P<parameters>[^)]*)\)\s*\{"
 )
+_DECLARATION = re.compile(r'^extern "C" __global__ void [^{;]*;', re.MULTILINE)
 _SHARED = re.compile(
     r"(?P<dynamic>extern\s+)?__shared__\s+(?:alignas\(\d+\)\s+|__align__\(\d+\)\s+)?"
     r"(?P<type>[\w ]+?)\s+(?P<name>\w+)\[(?P<size>\d*)\];"
@@ -53,15 +61,6 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """``most``: threads that a block may have."""
-
-    name: str
-    parameters: tuple[Parameter, ...]
-    most: int
-
-
-@dataclass(frozen=True)
 class SharedArray:
     """``bytes``: None where the launch says.  ``granule``: bytes of the least part that threads share out."""
 
@@ -70,15 +69,41 @@ class SharedArray:
     granule: int
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel by itself: what g++ compiles, and the lines of CUDA text from which it was made.
+
+    ``most``: threads that a block may have.  ``compiled`` has the same lines and does not hold the kernel's name, so
+    that equal kernels are equal.  Its function ``emulated`` finds its buffers by number, shared arrays first, then
+    parameters.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    shared: tuple[SharedArray, ...]
+    most: int
+    source: str
+    compiled: str
+
+
 def kernels(source: str) -> dict[str, Kernel]:
-    """The kernels of a text by name; BadInput where it has none, or one takes anything but buffers of integers."""
-    found = {}
-    for match in _KERNEL.finditer(source):
-        parameters = tuple(_parameter(p, match["name"]) for p in match["parameters"].split(",") if p.strip())
-        found[match["name"]] = Kernel(match["name"], parameters, int(match["most"] or 1024))
-    if not found:
+    """The kernels of a CUDA text by name; BadInput where it has none, or what the emulator does not know."""
+    starts = list(_KERNEL.finditer(source))
+    if not starts:
         raise BadInput('the CUDA text has no kernel (extern "C" __global__ void): give what TVM generates')
-    return found
+    ends = [match.start() for match in starts[1:]] + [len(source)]
+    common = _DECLARATION.sub("", source[: starts[0].start()])
+    return {m["name"]: _kernel(common, m, source[m.start() : end]) for m, end in zip(starts, ends, strict=True)}
+
+
+def _kernel(common: str, head: re.Match, text: str) -> Kernel:
+    parameters = tuple(_parameter(p, head["name"]) for p in head["parameters"].split(",") if p.strip())
+    changed, shared = _own_arrays(text, bool(_NARROW.search(common + text[head.end() - head.start() :])))
+    buffers = [f"static_cast<{p.type}*>(emulator::buffer({len(shared) + i}))" for i, p in enumerate(parameters)]
+    entry = f"void emulated() {{ kernel({', '.join(buffers)}); }}"
+    renamed = re.sub(rf"\b{head['name']}\b", "kernel", changed)
+    compiled = f'{common}{renamed}\nextern "C" __attribute__((visibility("default"))) {entry}\n'
+    return Kernel(head["name"], parameters, shared, int(head["most"] or THREADS), common + text, compiled)
 
 
 def _parameter(text: str, kernel: str) -> Parameter:
@@ -91,13 +116,11 @@ def _parameter(text: str, kernel: str) -> Parameter:
     return Parameter(name.removesuffix("_ptr"), kind, np.dtype(TYPES[kind]), constant)
 
 
-def for_compiler(source: str) -> tuple[str, list[SharedArray]]:
-    """The text with the same lines, ready for g++ and native/cuda.h, and the shared arrays in their order.
+def _own_arrays(text: str, narrow: bool) -> tuple[str, tuple[SharedArray, ...]]:
+    """Shared arrays get their memory from the emulator, local ones a pattern before they are written.
 
-    Shared arrays get their memory from the emulator, local ones a pattern before they are written.  Each kernel gets an
-    entry ``emulated_NAME()``, which finds the buffers in the order: shared arrays, parameters.
+    ``narrow``: the text has pointers to less than a word.
     """
-    narrow = _NARROW.search(_KERNEL.sub("", source))
     arrays: list[SharedArray] = []
 
     def shared(match: re.Match) -> str:
@@ -105,19 +128,12 @@ def for_compiler(source: str) -> tuple[str, list[SharedArray]]:
         if kind not in TYPES:
             raise BadInput(f"the shared array {name} is of type {kind}: the emulator knows arrays of integers only")
         width = np.dtype(TYPES[kind]).itemsize
-        index = f"emulator::buffer({len(arrays)})"
+        memory = f"emulator::buffer({len(arrays)})"
         if match["dynamic"]:
-            arrays.append(SharedArray(name, None, 1 if narrow else WORD))
-            return f"{kind}* {name} = static_cast<{kind}*>({index});"
+            arrays.append(SharedArray(name, None, 1))
+            return f"{kind}* {name} = static_cast<{kind}*>({memory});"
         arrays.append(SharedArray(name, int(size) * width, 1 if narrow else min(width, WORD)))
-        return f"auto& {name} = *static_cast<{kind} (*)[{size}]>({index});"
+        return f"auto& {name} = *static_cast<{kind} (*)[{size}]>({memory});"
 
-    changed = _SHARED.sub(shared, _LOCAL.sub(r"\g<whole> emulator::poison(\g<name>);", source))
-    entries = []
-    for kernel in kernels(source).values():
-        buffers = ", ".join(f"static_cast<{p.type}*>(emulator::buffer({len(arrays) + i}))" for i, p in enumerate(kernel.parameters))
-        entries.append(
-            f'extern "C" __attribute__((visibility("default"))) void emulated_{kernel.name}() '
-            f"{{ {kernel.name}({buffers}); }}"
-        )
-    return "\n".join([changed, *entries, ""]), arrays
+    changed = _SHARED.sub(shared, _LOCAL.sub(r"\g<whole> emulator::poison(\g<name>);", text))
+    return changed, tuple(arrays)

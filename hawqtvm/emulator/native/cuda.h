@@ -1,8 +1,6 @@
 // What TVM's CUDA text finds as <cuda.h> when g++ compiles it for the emulator: CUDA's names, on the CPU.
 #pragma once
-#include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #define __global__

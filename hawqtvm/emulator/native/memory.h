@@ -82,7 +82,7 @@ inline void check_written(const Cell& cell, const char* does, const void* addres
 }
 
 inline void read_cell(Cell& cell, const void* address, unsigned size) {
-  if (cell.wrote < first_stamp) fail_access("reads", address, size, ", which the block never wrote");
+  if (cell.wrote < first_stamp) fail_access("reads", address, size, ", which the block has not written");
   check_written(cell, "reads", address, size);
   Stamp differ = cell.read ^ now;
   if (!differ) return;

@@ -40,24 +40,33 @@ uint64_t shuffle(unsigned mask, uint64_t value, unsigned source) {
   return w.taken[lane_number];
 }
 
-// PTX mma.m8n8k(128/BITS).row.col: row r of A and column r of B are words 4r to 4r+3 of the lanes, C's rows are 8 numbers.
+// PTX mma.m8n8k(128/BITS).row.col: the lanes' words are rows of A, columns of B and rows of C, one after another.
 template <int BITS>
 void multiply(Warp& w) {
-  constexpr int DEPTH = 128 / BITS, HELD = 32 / BITS;
-  int16_t a[8][DEPTH], b[8][DEPTH];
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int i = 0; i < HELD; ++i) {
-      a[lane / 4][lane % 4 * HELD + i] = w.a[lane] << (32 - BITS * (i + 1)) >> (32 - BITS);
-      b[lane / 4][lane % 4 * HELD + i] = int(w.b[lane] << (32 - BITS * (i + 1))) >> (32 - BITS);
+  constexpr int DEPTH = 128 / BITS;
+  const uint8_t* a_bytes = reinterpret_cast<const uint8_t*>(w.a);
+  const uint8_t* b_bytes = reinterpret_cast<const uint8_t*>(w.b);
+  int16_t a[8 * DEPTH], b[8 * DEPTH];
+  for (int i = 0; i < 128; ++i) {
+    if (BITS == 8) {
+      a[i] = a_bytes[i];
+      b[i] = int8_t(b_bytes[i]);
+    } else {
+      a[2 * i] = a_bytes[i] & 15;
+      a[2 * i + 1] = a_bytes[i] >> 4;
+      b[2 * i] = int8_t(b_bytes[i] << 4) >> 4;
+      b[2 * i + 1] = int8_t(b_bytes[i]) >> 4;
     }
   }
-  int* c = &w.c[0][0];
+  int by_depth[DEPTH][8];
+  for (int k = 0; k < DEPTH; ++k)
+    for (int column = 0; column < 8; ++column) by_depth[k][column] = b[column * DEPTH + k];
   for (int row = 0; row < 8; ++row) {
-    for (int column = 0; column < 8; ++column) {
-      unsigned sum = 0;
-      for (int k = 0; k < DEPTH; ++k) sum += unsigned(a[row][k] * b[column][k]);
-      c[row * 8 + column] += sum;
-    }
+    unsigned sums[8];
+    for (int column = 0; column < 8; ++column) sums[column] = w.c[row * 8 + column];
+    for (int k = 0; k < DEPTH; ++k)
+      for (int column = 0; column < 8; ++column) sums[column] += unsigned(a[row * DEPTH + k] * by_depth[k][column]);
+    for (int column = 0; column < 8; ++column) w.c[row * 8 + column] = sums[column];
   }
 }
 
@@ -67,10 +76,10 @@ Pair mma(const char* what, int a, int b, int c0, int c1) {
   Warp& w = *warp;
   w.a[lane_number] = a;
   w.b[lane_number] = b;
-  w.c[lane_number][0] = c0;
-  w.c[lane_number][1] = c1;
+  w.c[2 * lane_number] = c0;
+  w.c[2 * lane_number + 1] = c1;
   meet(what, multiply<BITS>);
-  return {w.c[lane_number][0], w.c[lane_number][1]};
+  return {w.c[2 * lane_number], w.c[2 * lane_number + 1]};
 }
 
 Pair mma_m8n8k16(int a, int b, int c0, int c1) {
