@@ -13,8 +13,9 @@ from pathlib import Path
 from hawqtvm.errors import BadInput
 
 COMMON = ("-std=c++17", "-march=native", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-fno-strict-aliasing", "-w")
-# Accesses stay as the text has them: none are merged, and vectors are not taken apart.
-TEXT = ("-O2", "-g1", "-DHAWQTVM_EMULATOR", "-fno-tree-sra", "-fno-tree-loop-distribute-patterns")
+# Accesses stay as the text has them: none are merged, vectors are not taken apart, and calls return to their line.
+KEPT = ("-fno-tree-sra", "-fno-tree-loop-distribute-patterns", "-fno-optimize-sibling-calls")
+TEXT = ("-O2", "-g1", "-DHAWQTVM_EMULATOR", *KEPT)
 # ThreadSanitizer's calls before each access are what the checks hang on; its own library is not linked.
 CHECKS = ("-fsanitize=thread", "-fsanitize=bounds", "-fno-sanitize-recover=bounds")
 LINE = 160  # characters of a line of the text in a message

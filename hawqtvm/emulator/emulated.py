@@ -13,7 +13,7 @@ SHARED = 227 * 1024  # most bytes that a block of any architecture may have
 
 
 class Emulated:
-    """The kernels of a CUDA text; each is compiled when it runs for the first time.
+    """The kernels of a CUDA text; each is compiled when it runs for the first time.  Not for two threads at once.
 
     ``checked``: whether memory accesses are checked.  Barriers and warp collectives always are.  BadInput where the
     text has no kernels, or one with parameters other than buffers of integers.

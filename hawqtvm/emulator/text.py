@@ -130,7 +130,7 @@ def _own_arrays(text: str, narrow: bool) -> tuple[str, tuple[SharedArray, ...]]:
         width = np.dtype(TYPES[kind]).itemsize
         memory = f"emulator::buffer({len(arrays)})"
         if match["dynamic"]:
-            arrays.append(SharedArray(name, None, 1 if narrow else WORD))
+            arrays.append(SharedArray(name, None, 1))
             return f"{kind}* {name} = static_cast<{kind}*>({memory});"
         arrays.append(SharedArray(name, int(size) * width, 1 if narrow else min(width, WORD)))
         return f"auto& {name} = *static_cast<{kind} (*)[{size}]>({memory});"

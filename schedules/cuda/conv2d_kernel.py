@@ -48,15 +48,14 @@ class Kernel:
         with T.serial(chunks) as chunk:
             if chunks > 1:
                 device.barrier()
-            self.staging.fetch(chunk)
-            self.staging.put(0)
+            self.staging.copy(chunk, 0, copy)
             device.barrier()
             self._multiply(0)
 
     def _pipelined(self, chunks: int):
         """The chunk after the next is on its way to registers during a chunk's products."""
-        self.staging.fetch(0)
-        self.staging.put(0)
+        self.staging.hold()
+        self.staging.copy(0, 0, copy)
         self.staging.fetch(1)
         device.barrier()
         with T.serial(chunks) as chunk:
@@ -69,12 +68,12 @@ class Kernel:
 
     def _asynchronous(self, chunks: int):
         """The next chunk is on its way to shared memory during a chunk's products."""
-        self.staging.copy_async(0, 0)
+        self.staging.copy(0, 0, device.copy_async)
         with T.serial(chunks) as chunk:
             device.wait_copies()
             device.barrier()
             with when(chunk < chunks - 1):
-                self.staging.copy_async(chunk + 1, (chunk + 1) % 2)
+                self.staging.copy(chunk + 1, (chunk + 1) % 2, device.copy_async)
             self._multiply(chunk % 2)
 
     def _row_addresses(self):

@@ -125,11 +125,10 @@ def input_words(config: Config, geo: Geometry) -> int:
 
 def registers(config: Config, geo: Geometry, target: CudaTarget) -> int:
     """Of a thread, estimated."""
-    staged = tile(config, geo)
     addresses = copies(config, input_words(config, geo))
-    held = (addresses + copies(config, staged.weights)) * config.vector
-    if config.double_buffer and target.async_copies:
-        held = 0
+    held = 0
+    if config.double_buffer and not target.async_copies:
+        held = (addresses + copies(config, tile(config, geo).weights)) * config.vector
     fragments = 3 * (config.frags_m + config.frags_n)  # those of the next steps are loaded ahead
     products = fragments + 2 * addresses + held
     return accumulators(config) + max(products, EPILOGUE_REGISTERS * config.frags_n) + OTHER_REGISTERS

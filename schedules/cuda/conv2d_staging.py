@@ -11,10 +11,9 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import ROWS
 from schedules.cpu.intrin import load, splat, store
-from schedules.cuda import device
 from schedules.cuda.conv2d_geometry import QUAD, Geometry
 from schedules.cuda.conv2d_space import Config, copies, input_words, tile
-from schedules.cuda.memory import ahead, copy, local, shared, unrolled, vector, when
+from schedules.cuda.memory import ahead, copy, local, shared, unrolled, when
 from schedules.workload import Conv2d
 
 OUTSIDE = -1
@@ -34,23 +33,35 @@ class Staging:
         self.input = shared("input", stages * self.tile.input)
         self.kernel = shared("kernel", stages * self.tile.weights)
         if not geo.stem:
-            self.held_input = local("held_input", copies(config, input_words(config, geo)) * config.vector)
             self.sources = local("sources", copies(config, input_words(config, geo)))
             self._find_sources()
-        self.held_kernel = local("held_kernel", copies(config, self.tile.weights) * config.vector)
+
+    def copy(self, chunk, stage, move):
+        """From global to shared memory, by ``move(target, at, source, start, words)`` of each vector."""
+        width = self.config.vector
+        if self.geo.stem:
+            self._gather()
+        else:
+            with self._copies(input_words(self.config, self.geo)) as (number, unit):
+                row, word = self._place(unit)
+                at = T.bind(stage * self.tile.input + row * self.tile.pitch + word)
+                with self._inside(number, self.input, at) as source:
+                    move(self.input, at, self.x, source + chunk * (self.config.chunk * QUAD), width)
+        with self._copies(self.tile.weights) as (_, unit):
+            start = (self.first + chunk) * self.tile.weights + unit * width
+            move(self.kernel, stage * self.tile.weights + unit * width, self.weights, start, width)
+
+    def hold(self):
+        """Registers for :meth:`fetch`."""
+        width, words = self.config.vector, input_words(self.config, self.geo)
+        self.held_input = local("held_input", copies(self.config, words) * width)
+        self.held_kernel = local("held_kernel", copies(self.config, self.tile.weights) * width)
 
     def fetch(self, chunk):
         """From global memory to registers."""
         width = self.config.vector
-        if not self.geo.stem:
-            with unrolled(self.sources.shape[0]) as number:
-                source = T.bind(self.sources[number])
-                with T.If(source != OUTSIDE):
-                    with T.Then():
-                        at = source * width + chunk * (self.config.chunk * QUAD)
-                        store(self.held_input, number * width, load(self.x, at, vector(width)))
-                    with T.Else():
-                        store(self.held_input, number * width, splat(self.fill, "int32", width))
+        with unrolled(self.sources.shape[0]) as number, self._inside(number, self.held_input, number * width) as source:
+            copy(self.held_input, number * width, self.x, source + chunk * (self.config.chunk * QUAD), width)
         with self._copies(self.tile.weights) as (number, unit):
             at = (self.first + chunk) * self.tile.weights + unit * width
             copy(self.held_kernel, number * width, self.weights, at, width)
@@ -58,32 +69,22 @@ class Staging:
     def put(self, stage):
         """From registers to shared memory."""
         width = self.config.vector
-        if self.geo.stem:
-            self._gather()
-        else:
-            with ahead(self.input), self._copies(input_words(self.config, self.geo)) as (number, unit):
-                row, word = self._place(unit)
-                at = stage * self.tile.input + row * self.tile.pitch + word
-                copy(self.input, at, self.held_input, number * width, width)
+        with ahead(self.input), self._copies(input_words(self.config, self.geo)) as (number, unit):
+            row, word = self._place(unit)
+            at = stage * self.tile.input + row * self.tile.pitch + word
+            copy(self.input, at, self.held_input, number * width, width)
         with ahead(self.kernel), self._copies(self.tile.weights) as (number, unit):
             copy(self.kernel, stage * self.tile.weights + unit * width, self.held_kernel, number * width, width)
 
-    def copy_async(self, chunk, stage):
-        """From global to shared memory, done after :func:`device.wait_copies` and a barrier."""
-        with self._copies(input_words(self.config, self.geo)) as (number, unit):
-            row, word = self._place(unit)
-            at = T.bind(stage * self.tile.input + row * self.tile.pitch + word)
-            source = T.bind(self.sources[number])
-            with T.If(source != OUTSIDE):
-                with T.Then():
-                    start = source * QUAD + chunk * (self.config.chunk * QUAD)
-                    device.copy_async(tirx.address_of(self.input[at]), tirx.address_of(self.x[start]))
-                with T.Else():
-                    store(self.input, at, splat(self.fill, "int32", QUAD))
-        with self._copies(self.tile.weights) as (_, unit):
-            at = stage * self.tile.weights + unit * QUAD
-            start = (self.first + chunk) * self.tile.weights + unit * QUAD
-            device.copy_async(tirx.address_of(self.kernel[at]), tirx.address_of(self.weights[start]))
+    @contextmanager
+    def _inside(self, number, target, at) -> Iterator:
+        """Code for a copy whose source is in the image, and gets it; of others the zero point goes to ``target``."""
+        width, source = self.config.vector, T.bind(self.sources[number])
+        with T.If(source != OUTSIDE):
+            with T.Then():
+                yield source * width
+            with T.Else():
+                store(target, at, splat(self.fill, "int32", width))
 
     @contextmanager
     def _copies(self, words: int) -> Iterator[tuple]:

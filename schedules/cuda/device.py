@@ -72,15 +72,18 @@ def ldmatrix(count: int, d, row):
     T.evaluate(T.cuda.func_call(f"ldmatrix_x{count}", d, row, source_code=source))
 
 
-def copy_async(shared, source):
-    """16 bytes from global to shared memory, there when :func:`wait_copies` has returned and a barrier has passed."""
+def copy_async(target, at, source, start, words: int):
+    """4 words from global to shared memory, there when :func:`wait_copies` has returned and a barrier has passed."""
+    if words != 4:
+        raise ValueError(f"asynchronous copies are of 4 words, not {words}")
     text = _function(
         "void copy_async(void* shared, const void* source)",
         "emulator::cp_async16(shared, source, true);",
         """unsigned address = (unsigned)__cvta_generic_to_shared(shared);
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(address), "l"(source) : "memory");""",
     )
-    T.evaluate(T.cuda.func_call("copy_async", shared, source, source_code=text))
+    addresses = tirx.address_of(target[at]), tirx.address_of(source[start])
+    T.evaluate(T.cuda.func_call("copy_async", *addresses, source_code=text))
 
 
 def wait_copies():

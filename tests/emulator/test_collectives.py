@@ -37,6 +37,12 @@ def test_not_all_come(body, threads, wanted):
     fails(wanted, "int* Y", f"int me = threadIdx.x, c[2] = {{0, 0}};\n{body}", threads=threads, Y=words(1))
 
 
+@pytest.mark.parametrize("wait", ["__syncthreads();", "__syncwarp();", f"Y[0] = {SHUFFLE};"])
+def test_the_line_at_which_a_thread_waits(wait):
+    body = f"if (threadIdx.x == 0) {{\n{wait}\n}}\nif (threadIdx.x == 31) Y[31] = 1;"
+    assert fails("(0, 0, 0) waits at", "int* Y", body, Y=words(32)).endswith(f"; at: {wait}")
+
+
 def test_all_come_to_another_barrier():
     y = words(64)
     run("int* Y", "if (Y[0] == 0) __syncthreads(); else __syncwarp();\n__syncthreads();\nY[threadIdx.x] = 1;", 64, Y=y)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tvm
 from tvm import te, tirx
+from tvm.script import tirx as T
 
 from hawqtvm.emulator import Emulated
 from hawqtvm.emulator.lowered import lower
@@ -147,6 +148,42 @@ def test_kernels_with_a_workspace():
     lowered.run(x, out)
     padded = np.pad(x.astype("int64"), ((1, 1), (0, 0)), constant_values=3)
     np.testing.assert_array_equal(out, (padded[:-2] + padded[2:] + 2 >> 2).astype("uint8"))
+
+
+def turned(last_use: bool):
+    """Two arrays in dynamic shared memory; with ``last_use`` the one is not read after the other is written."""
+
+    @T.prim_func(s_tir=True)
+    def kernel(x: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        X = T.match_buffer(x, (64,), "int32")
+        Y = T.match_buffer(y, (64,), "uint8")
+        thread = T.env_thread("threadIdx.x")
+        T.launch_thread(thread, 64)
+        words = T.decl_buffer((64,), "int32", scope="shared.dyn")
+        codes = T.decl_buffer((64,), "uint8", scope="shared.dyn")
+        words[thread] = X[thread]
+        T.tvm_storage_sync("shared.dyn")
+        codes[63 - thread] = T.Cast("uint8", words[thread ^ 1])
+        T.tvm_storage_sync("shared.dyn")
+        Y[thread] = codes[thread] if last_use else codes[thread] + T.Cast("uint8", words[thread])
+
+    return lower(kernel, TARGET)
+
+
+def test_dynamic_shared_memory():
+    lowered = turned(last_use=False)
+    assert lowered.launches[0].shared >= 64 * 4 + 64
+    x, y = np.arange(64, dtype="int32"), np.zeros(64, "uint8")
+    lowered.run(x, y)
+    np.testing.assert_array_equal(y, x[np.arange(64) ^ 1][::-1] + x)
+
+
+def test_a_race_that_tvm_makes():
+    """It lays the second array over the first, which other threads still read."""
+    lowered = turned(last_use=True)
+    with pytest.raises(CheckFailed, match="buf_dyn_shmem.* with no barrier between"):
+        lowered.run(np.arange(64, dtype="int32"), np.zeros(64, "uint8"))
 
 
 def test_launches_of_the_product():

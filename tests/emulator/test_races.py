@@ -27,7 +27,10 @@ FILLED = S + ME + "S[me] = 0; S[me + 128] = 0; __syncthreads();\n"
             "reads ... which thread (31, 0, 0) wrote with no barrier between",
         ),
         ("S[me % 64] = me;", "(64, 0, 0) writes ... which thread (0, 0, 0) wrote with no barrier between"),
-        ("Y[me] = S[0]; if (me == 127) S[0] = 1;", "(127, 0, 0) writes ... which other threads read with no barrier"),
+        (
+            "if (me % 127 == 0) Y[me] = S[0]; if (me == 127) S[0] = 1;",
+            "(127, 0, 0) writes ... which other threads read",
+        ),
         # within a warp
         ("S[me] = me; Y[me] = S[me & ~1];", "(1, 0, 0) reads ... which thread (0, 0, 0) wrote with no barrier between"),
         ("S[me] = me; __shfl_xor_sync(~0u, me, 1); Y[me] = S[me ^ 1];", "wrote with no barrier between"),

@@ -27,6 +27,7 @@ struct Fiber {
   void* sp;
   uint3 at;
   char* stack;
+  const void* site;  // where it waits
 };
 
 struct Warp {
@@ -51,7 +52,7 @@ unsigned epoch = 1;
 bool failed;
 std::string message;
 void (*kernel)();
-const void* site;  // the instruction that a check looks at
+const void* site;  // where the text called, or accesses memory
 
 // saves what a call must preserve; the jump in place of a return predicts well, since all lanes stop at one place
 [[gnu::naked, gnu::noinline]] void switch_stacks(void** /*from*/, void* /*to*/) {
@@ -106,12 +107,14 @@ inline void enter(unsigned lane) {
   unsigned waiting = __builtin_ctz(w.waiting), away = __builtin_ctz(w.all & ~w.waiting);
   const char* doing = w.exited >> away & 1 ? "has exited" : "waits at __syncthreads";
   enter(waiting);
+  site = self->site;
   fail("waits at %s, but %s of its warp %s", w.what, thread_name(w.first + away).c_str(), doing);
 }
 
 // Runs another lane of the warp, or other warps if none can go on; returns when the caller's lane can.
 inline void hand_over() {
   Fiber* from = self;
+  from->site = site;
   unsigned later = warp->ready & ~1u << lane_number;
   unsigned next = later ? later : warp->ready;
   if (next) {
@@ -210,6 +213,7 @@ void run_block() {
       unsigned waits = first_thread([](const Warp& w) { return w.all & ~w.exited; });
       warp = &warps[waits / LANES];
       enter(waits % LANES);
+      site = self->site;
       report("waits at __syncthreads, but %s has exited", thread_name(gone).c_str());
       return;
     }
