@@ -148,14 +148,26 @@ class Kernel:
             device.ldmatrix(count, tirx.address_of(codes[first]), tirx.address_of(self.staging.input[at]))
 
     def _load_weights(self, weights, at):
-        """A lane's words of its warp's fragments, up to four of them side by side."""
+        """A lane's words of its warp's fragments, up to four of them side by side.
+
+        TVM sizes a shared array by the accesses that it sees, and adds barriers between writes and reads that it sees:
+        so it sees the reads of what is copied asynchronously, and else only the writes.
+        """
         step = min(self.config.frags_n, 4)
         at = at + self.warp[1] * (self.config.frags_n * LANES)
         for first in range(0, self.config.frags_n, step):
-            copy(weights, first, self.staging.kernel, at + first * LANES + self.lane * step, step)
+            start = at + first * LANES + self.lane * step
+            if self.config.double_buffer and self.target.async_copies:
+                copy(weights, first, self.staging.kernel, start, step)
+            else:
+                source = tirx.address_of(self.staging.kernel[start])
+                device.load_shared(step, tirx.address_of(weights[first]), source)
 
     def _add_up(self):
-        """Sums of the warps that share a tile, the upper half of them to the lower half, until one has all."""
+        """Sums of the warps that share a tile, the upper half of them to the lower half, until one has all.
+
+        TVM may put them where the operands were, hence the first barrier.
+        """
         config, size = self.config, accumulators(self.config)
         partial = shared("partial", partial_words(config))
         tile = self.warp[0] * config.warps_n + self.warp[1]

@@ -13,7 +13,7 @@ from hawqtvm.qnn.formats import ROWS
 from schedules.cpu.intrin import load, splat, store
 from schedules.cuda.conv2d_geometry import QUAD, Geometry
 from schedules.cuda.conv2d_space import Config, copies, input_words, tile
-from schedules.cuda.memory import ahead, copy, local, shared, unrolled, when
+from schedules.cuda.memory import copy, local, shared, unrolled, when
 from schedules.workload import Conv2d
 
 OUTSIDE = -1
@@ -69,11 +69,11 @@ class Staging:
     def put(self, stage):
         """From registers to shared memory."""
         width = self.config.vector
-        with ahead(self.input), self._copies(input_words(self.config, self.geo)) as (number, unit):
+        with self._copies(input_words(self.config, self.geo)) as (number, unit):
             row, word = self._place(unit)
             at = stage * self.tile.input + row * self.tile.pitch + word
             copy(self.input, at, self.held_input, number * width, width)
-        with ahead(self.kernel), self._copies(self.tile.weights) as (number, unit):
+        with self._copies(self.tile.weights) as (number, unit):
             copy(self.kernel, stage * self.tile.weights + unit * width, self.held_kernel, number * width, width)
 
     @contextmanager

@@ -72,6 +72,17 @@ def ldmatrix(count: int, d, row):
     T.evaluate(T.cuda.func_call(f"ldmatrix_x{count}", d, row, source_code=source))
 
 
+def load_shared(words: int, d, source):
+    """1, 2 or 4 words of shared memory to ``d``; TVM sees no read in it."""
+    kind = f"int{words}" if words > 1 else "int"
+    text = f"""
+__forceinline__ __device__ void load_shared_x{words}(int* d, const void* source) {{
+  *({kind}*)d = *(const {kind}*)source;
+}}
+"""
+    T.evaluate(T.cuda.func_call(f"load_shared_x{words}", d, source, source_code=text))
+
+
 def copy_async(target, at, source, start, words: int):
     """4 words from global to shared memory, there when :func:`wait_copies` has returned and a barrier has passed."""
     if words != 4:

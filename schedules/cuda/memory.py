@@ -48,10 +48,3 @@ def unrolled(count: int) -> Iterator:
     """A loop that nvcc unrolls; its text stays short."""
     with T.attr(tirx.const(0, "int32"), "pragma_unroll_explicit", tirx.const(0, "int32")), T.unroll(count) as number:
         yield number
-
-
-@contextmanager
-def ahead(buffer) -> Iterator[None]:
-    """Writes to a half of a shared buffer that no thread reads before the next barrier: TVM must not add one."""
-    with T.attr(buffer.data, "double_buffer_write", tirx.const(1, "int32")):
-        yield

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 from cases import WORDS
-from tensor_core import source
 
+from hawqtvm.emulator.lowered import lower
 from hawqtvm.qnn.formats import Format
 from schedules.cuda import conv2d_direct, dense
 from schedules.target import find_target
@@ -57,7 +57,7 @@ def layer(shape, bits: int, residual: bool) -> Conv2d:
 
 def compiled_for_t4(schedule, workload, folder) -> tuple[str, str]:
     """What ptxas says of the default kernel, and the binary."""
-    text = source(schedule.build(schedule.default(workload, T4, 1), workload, T4), T4)
+    text = lower(schedule.build(schedule.default(workload, T4, 1), workload, T4), T4.tvm).source
     (folder / "kernel.cu").write_text(text)
     command = ["nvcc", "-arch=sm_75", "-cubin", "-Xptxas", "-v", "-o", folder / "kernel.cubin", folder / "kernel.cu"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensor_core import ARCHES, outcome
 
+from hawqtvm.emulator.lowered import lower
+from hawqtvm.errors import CheckFailed
 from hawqtvm.qnn.formats import Format
 from schedules.cuda import conv2d_direct
 from schedules.cuda.conv2d_geometry import geometry
@@ -19,6 +21,7 @@ from schedules.workload import Conv2d, Epilogue, Rescaled
 T4 = find_target("sm_75")
 NIBBLES, BYTES, WIDE = WORDS[:3]
 STEM = Format("uint8")
+BARRIER = "__syncthreads();"
 
 
 def extent(draw, kernel: int, dilation: int, before: int, after: int) -> int:
@@ -167,6 +170,31 @@ def test_no_bank_conflicts(workload):
     geo = geometry(workload)
     for config in conv2d_direct.space(workload, T4, 1)[::20]:
         assert len(set(np.arange(8) * tile(config, geo).pitch % 32)) == 8
+
+
+@pytest.mark.parametrize(
+    "arch, warps_k, double_buffer",
+    [("sm_75", 1, False), ("sm_75", 1, True), ("sm_80", 1, True), ("sm_75", 2, False)],
+    ids=["one buffer", "registers", "cp.async", "sum over warps"],
+)
+def test_every_barrier_is_needed(arch, warps_k, double_buffer):
+    """Without any one of them the emulator finds a race, or what is read before it is written."""
+    workload, target = layer(channels=96, size=3), find_target(arch)
+    config = Config(1, 2, warps_k, 1, 2, 1, 2, double_buffer, 4, True, False)
+    rng = np.random.default_rng(0)
+    weights, table = conv2d_direct.constants(
+        config, workload, rng.integers(-9, 9, (64, 96, 3, 3)).astype("int8"), np.zeros(64, "int32")
+    )
+    out = np.zeros(WORDS[3].shape(workload.out_dims), "int32")
+    arrays = BYTES.store(rng.integers(0, 256, workload.x_dims)), weights, table, out
+    lowered = lower(conv2d_direct.build(config, workload, target), target.tvm)
+    lowered.run(*arrays)
+    pieces = lowered.source.split(BARRIER)
+    assert len(pieces) > 1
+    for barrier in range(1, len(pieces)):
+        without = "".join(BARRIER.join(part) for part in (pieces[:barrier], pieces[barrier:]))
+        with pytest.raises(CheckFailed):
+            replace(lowered, source=without).run(*arrays)
 
 
 def test_refusals_have_reasons():
