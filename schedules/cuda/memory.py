@@ -50,6 +50,11 @@ def unrolled(count: int) -> Iterator:
         yield number
 
 
+def rolled(count: int):
+    """A loop that nvcc must leave one: unrolled, a few chunks of products take more registers than there are."""
+    return T.serial(count, unroll=False)
+
+
 @contextmanager
 def ahead(buffer) -> Iterator[None]:
     """Writes to a half of a shared buffer that no thread reads before the next barrier: TVM must not add one."""
