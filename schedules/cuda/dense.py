@@ -14,7 +14,7 @@ NAME = "tensor_core_dense"
 PIXEL_IMAGES = 8
 
 
-def _conv2d(workload: Dense) -> Conv2d:
+def as_conv2d(workload: Dense) -> Conv2d:
     """The convolution, whose operands lie in memory as the layer's do."""
     rows = fragment_rows(workload.batch)
     return Conv2d(
@@ -36,34 +36,34 @@ def _conv2d(workload: Dense) -> Conv2d:
 
 
 def formats(workload, target) -> tuple[Format, str] | None:
-    if not isinstance(workload, Dense) or is_stem(_conv2d(workload)):
+    if not isinstance(workload, Dense) or is_stem(as_conv2d(workload)):
         return None
-    return conv2d_direct.formats(_conv2d(workload), target)
+    return conv2d_direct.formats(as_conv2d(workload), target)
 
 
 def check(config: Config, workload: Dense, target: CudaTarget) -> str | None:
     if formats(workload, target) is None:
         return "only layers of uint4 x int4 or uint8 x int8, of more channels than a stem has"
-    return conv2d_direct.check(config, _conv2d(workload), target)
+    return conv2d_direct.check(config, as_conv2d(workload), target)
 
 
 def space(workload: Dense, target: CudaTarget, threads: int) -> list[Config]:
-    return conv2d_direct.space(_conv2d(workload), target, threads)
+    return conv2d_direct.space(as_conv2d(workload), target, threads)
 
 
 def default(workload: Dense, target: CudaTarget, threads: int) -> Config:
-    return conv2d_direct.default(_conv2d(workload), target, threads)
+    return conv2d_direct.default(as_conv2d(workload), target, threads)
 
 
 def cycles(config: Config, workload: Dense, target: CudaTarget, threads: int) -> float:
-    return conv2d_direct.cycles(config, _conv2d(workload), target, threads)
+    return conv2d_direct.cycles(config, as_conv2d(workload), target, threads)
 
 
 def build(config: Config, workload: Dense, target: CudaTarget):
     """PrimFunc ``(x, weights, table, [residual], out, [codes])``; without an epilogue ``out`` is int32 HWNC."""
-    return conv2d_direct.build_in(config, _conv2d(workload), target, workload.x_dims, workload.out_dims)
+    return conv2d_direct.build_in(config, as_conv2d(workload), target, workload.x_dims, workload.out_dims)
 
 
 def constants(config: Config, workload: Dense, weight, bias, b=None, c=None) -> list:
     """``weight (O,C)`` int8, ``bias``, ``b``, ``c`` ``(O,)`` int32 -> weights and table."""
-    return conv2d_direct.constants(config, _conv2d(workload), weight[:, :, None, None], bias, b, c)
+    return conv2d_direct.constants(config, as_conv2d(workload), weight[:, :, None, None], bias, b, c)

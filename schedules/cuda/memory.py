@@ -48,3 +48,8 @@ def unrolled(count: int) -> Iterator:
     """A loop that nvcc unrolls; its text stays short."""
     with T.attr(tirx.const(0, "int32"), "pragma_unroll_explicit", tirx.const(0, "int32")), T.unroll(count) as number:
         yield number
+
+
+def rolled(count: int):
+    """A loop that nvcc must leave one: unrolled, a few chunks of products take more registers than there are."""
+    return T.serial(count, unroll=False)

@@ -17,18 +17,30 @@ REMEDY = "pip install 'hawqtvm[cuda]', or put a CUDA toolkit's nvcc on PATH or i
 @functools.cache
 def find_nvcc() -> Path:
     """nvcc in CUDA_HOME, on PATH, or from PyPI's nvidia-cuda-nvcc; BadInput where there is none."""
+    if (found := find_tool("nvcc")) is None:
+        raise BadInput(f"no nvcc found, which compiles for NVIDIA GPUs: {REMEDY}")
+    return found
+
+
+def find_tool(name: str) -> Path | None:
+    """A program of CUDA's toolkit in CUDA_HOME, on PATH, or from PyPI's packages."""
     home = os.environ.get("CUDA_HOME")
-    if home and (found := shutil.which("nvcc", path=str(Path(home, "bin")))) or (found := shutil.which("nvcc")):
+    if home and (found := shutil.which(name, path=str(Path(home, "bin")))) or (found := shutil.which(name)):
         return Path(found)
     packages = importlib.util.find_spec("nvidia")
     for folder in (packages.submodule_search_locations or ()) if packages else ():
-        for path in sorted(Path(folder).glob("cu*/bin/nvcc"), reverse=True):
+        for path in sorted(Path(folder).glob(f"cu*/bin/{name}"), reverse=True):
             return path
-    raise BadInput(f"no nvcc found, which compiles for NVIDIA GPUs: {REMEDY}")
+    return None
 
 
-def cubin(text: str, arch: str, *options: str) -> bytes:
+def cubin(text: str, arch: str) -> bytes:
     """The compiled kernels of ``text`` for ``arch`` ("sm_75"); BadInput when nvcc refuses, with its first complaint."""
+    return cubin_and_messages(text, arch)[0]
+
+
+def cubin_and_messages(text: str, arch: str, *options: str) -> tuple[bytes, str]:
+    """As :func:`cubin`, and what nvcc said."""
     nvcc = find_nvcc()
     with tempfile.TemporaryDirectory(prefix="hawqtvm-") as directory:
         source, out = Path(directory, "kernels.cu"), Path(directory, "kernels.cubin")
@@ -41,7 +53,7 @@ def cubin(text: str, arch: str, *options: str) -> bytes:
             lines = (done.stderr + done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
             reason = next((line for line in lines if "error" in line or "fatal" in line), lines[0])
             raise BadInput(f"{nvcc} cannot compile for {arch} ({reason.strip()}): {REMEDY}, of CUDA 13")
-        return out.read_bytes()
+        return out.read_bytes(), done.stderr + done.stdout
 
 
 def library_text(text: str, arch: str) -> str:
