@@ -51,7 +51,7 @@ def _head(report: dict) -> list[str]:
         f"- **operations**: at {peak['int8_tops']:g} TOPS of 8 bits and {peak['int4_tops']:g} of 4; **bytes**: at "
         f"{peak['dram_gb_s']} GB/s, with nothing left in caches by the kernel before; **instructions**: of the SM that "
         "has most blocks, with tails, and with the loop's other instructions, but those that a branch may skip. The "
-        "**bound** is the largest of them, without launches.",
+        "**bound** is the largest of them; launches, latencies, bandwidth of caches and shared memory are not in it.",
         f"- **HAWQ**: {report['published']}. Theirs is the convolution's kernel; ours has the residual add and the "
         "second output in it. HAWQ / bound is the room that a kernel has below their time: a bound predicts nothing.",
         "",
