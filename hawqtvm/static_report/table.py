@@ -21,7 +21,7 @@ COLUMNS = {
     "instructions us": 1,
     "bound us": 1,
     "HAWQ us": 1,
-    "of peak": 1,
+    "HAWQ of peak": 1,
     "HAWQ / bound": 1,
 }
 CONFIG = "warps {warps_m}x{warps_n}x{warps_k}, fragments {frags_m}x{frags_n}, width {width}, chunk {chunk}"
@@ -51,9 +51,9 @@ def _head(report: dict) -> list[str]:
         f"- **operations**: at {peak['int8_tops']:g} TOPS of 8 bits and {peak['int4_tops']:g} of 4; **bytes**: at "
         f"{peak['dram_gb_s']} GB/s, with nothing left in caches by the kernel before; **instructions**: of the SM that "
         "has most blocks, with tails, and with the loop's other instructions, but those that a branch may skip. The "
-        "**bound** is the largest of them, without launches.",
+        "**bound** is the largest of them; launches, latencies, bandwidth of caches and shared memory are not in it.",
         f"- **HAWQ**: {report['published']}. Theirs is the convolution's kernel; ours has the residual add and the "
-        "second output in it.",
+        "second output in it. HAWQ / bound is the room that a kernel has below their time: a bound predicts nothing.",
         "",
     ]
 

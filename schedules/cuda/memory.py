@@ -51,5 +51,8 @@ def unrolled(count: int) -> Iterator:
 
 
 def rolled(count: int):
-    """A loop that nvcc must leave one: unrolled, a few chunks of products take more registers than there are."""
+    """A loop of chunks or rows that nvcc leaves one; unrolled they take more registers than there are.
+
+    Only ptxas still unrolls a short one.
+    """
     return T.serial(count, unroll=False)
