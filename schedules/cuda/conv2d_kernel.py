@@ -45,7 +45,7 @@ class Kernel:
             self._add_up()
 
     def _one_buffer(self, chunks: int):
-        with T.serial(chunks) as chunk:
+        with T.serial(chunks, unroll=False) as chunk:
             if chunks > 1:
                 device.barrier()
             self.staging.copy(chunk, 0, copy)
@@ -58,7 +58,7 @@ class Kernel:
         self.staging.copy(0, 0, copy)
         self.staging.fetch(1)
         device.barrier()
-        with T.serial(chunks) as chunk:
+        with T.serial(chunks, unroll=False) as chunk:
             with when(chunk < chunks - 1):
                 self.staging.put((chunk + 1) % 2)
             with when(chunk < chunks - 2):
@@ -69,7 +69,7 @@ class Kernel:
     def _asynchronous(self, chunks: int):
         """The next chunk is on its way to shared memory during a chunk's products."""
         self.staging.copy(0, 0, device.copy_async)
-        with T.serial(chunks) as chunk:
+        with T.serial(chunks, unroll=False) as chunk:
             device.wait_copies()
             device.barrier()
             with when(chunk < chunks - 1):
@@ -123,7 +123,7 @@ class Kernel:
         kernel = T.bind(stage * staged.weights) if config.double_buffer else 0
         with ExitStack() as loops:
             enter = loops.enter_context
-            i = enter(unrolled(kh) if config.unroll else T.serial(kh))
+            i = enter(unrolled(kh) if config.unroll else T.serial(kh, unroll=False))
             j = enter(unrolled(kw))
             quad = enter(unrolled(self._warp_quads))
             offset = base + i * (geo.y.dilation * staged.columns * (1 if geo.stem else geo.rows * staged.pitch))
