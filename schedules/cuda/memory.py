@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
@@ -43,11 +42,9 @@ def when(condition) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def unrolled(count: int) -> Iterator:
+def unrolled(count: int):
     """A loop that nvcc unrolls; its text stays short."""
-    with T.attr(tirx.const(0, "int32"), "pragma_unroll_explicit", tirx.const(0, "int32")), T.unroll(count) as number:
-        yield number
+    return T.serial(count, unroll=True)
 
 
 def rolled(count: int):
