@@ -69,7 +69,7 @@ def test_a_profile_of_another_setting_is_measured_again(net, ran, tmp_path):
 
 
 def test_bits_or_limits_not_both():
-    given = {"size": None, "bops": None, "latency": "0.5"}
+    given = {"size": None, "bops": None, "latency": "0.5", "target": "native"}
     assert limits_of(Namespace(bits=None, **given)) == {"latency": "0.5"}
     with pytest.raises(BadInput, match="--bits and --latency"):
         limits_of(Namespace(bits="4", **given))

@@ -38,7 +38,7 @@ def copying_model(directory: Path) -> Model:
     build(lift(blocks.get()), find_target("x86-64").tvm).export_library(str(library))
     digest = sha256_file(library)
     layer_of = {kernel.name_hint: kernel.name_hint for kernel in kernels}
-    artifact = Artifact(directory, library, digest, (), 1, SHAPE, SHAPE, 1.0, layer_of, {}, {})
+    artifact = Artifact(directory, library, digest, None, (), 1, SHAPE, SHAPE, 1.0, layer_of, {}, {})
     return Model(artifact, Program(library, digest), 1)
 
 
