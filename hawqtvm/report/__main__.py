@@ -132,20 +132,17 @@ def add_factors(parser: Parser) -> None:
 
 
 def chosen_factors(options: Namespace) -> Factors:
-
     return Factors(1 + options.network_percent / 100, 1 + options.layer_percent / 100)
 
 
 def check_places(options: Namespace) -> None:
     """BadInput for an output that could not be written, before the long work."""
-
     for path in (options.out, options.markdown, options.junit, options.html, options.benchmark):
         if path:
             check_appendable(path)
 
 
 def interleaved(options: Namespace) -> tuple[Run, Run]:
-
     base, head = artifacts_in(options.base), artifacts_in(options.head)
     if not len(base) == len(head) == 1:
         names = sorted({path.name for path in base} & {path.name for path in head})
@@ -161,7 +158,6 @@ def interleaved(options: Namespace) -> tuple[Run, Run]:
 
 def history_of(options: Namespace, factors: Factors) -> dict:
     """The trends and their changes, if a history is named."""
-
     if not options.history:
         return {}
     found = trends(read_history(options.history))
@@ -176,7 +172,6 @@ def logs_of(options: Namespace) -> list[Log]:
 
 
 def write_outputs(report: Report, options: Namespace) -> None:
-
     if options.out:
         write_atomic(options.out, json.dumps(as_json(report), indent=1) + "\n")
     if options.markdown:
