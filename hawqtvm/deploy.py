@@ -81,6 +81,7 @@ def deploy(
     from relay_passes.context import Context
     from schedules.target import CudaTarget
     from schedules.tuned import SHIPPED, load_tuned
+    from schedules.tuning_log import device_for as logged_device
     from schedules.tuning_log import this_device
 
     plan = bits if isinstance(bits, Plan) else Plan(bits, "plan") if isinstance(bits, dict) else uniform(bits)
@@ -91,7 +92,7 @@ def deploy(
     here = {"device": this_device().folder, "target": level.name, "threads": threads, "batch": batch}
     if elsewhere := plan.made_elsewhere(here | {"residual": residual, "activations": activations}):
         note(f"{plan.name} was made for {elsewhere}: its latency here is another, and another plan may be better")
-    tuned = load_tuned(level, threads, this_device(), (logs_folder(tuning_logs), SHIPPED))
+    tuned = load_tuned(level, threads, logged_device(level), (logs_folder(tuning_logs), SHIPPED))
     device = device_for(level)
     arithmetic = Arithmetic(quantized, layer_bits, residual)
     context = Context(arithmetic, batch, level, threads, packs(activations, level), tuned)

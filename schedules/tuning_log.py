@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from hawqtvm.errors import BadInput
+from hawqtvm.runtime import gpu
 from hawqtvm.runtime.cpu import cpu_name
 from schedules.plain_json import from_json, to_json
+from schedules.target import CudaTarget, Target
 from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, MaxPool2d, Reformat
 
 FORMAT, VERSION = "hawqtvm-trial", 1
@@ -37,8 +39,28 @@ class Device:
         return "-".join(re.findall(r"[a-z0-9]+", f"{words} {self.cores} cores".lower()))
 
 
+@dataclass(frozen=True)
+class GpuDevice:
+    """``gpu``: the name that NVIDIA's driver gives it; ``sms``: its streaming multiprocessors."""
+
+    gpu: str
+    sms: int
+
+    @property
+    def folder(self) -> str:
+        return "-".join(re.findall(r"[a-z0-9]+", self.gpu.lower()))
+
+
 def this_device() -> Device:
     return Device(cpu_name(), os.cpu_count() or 1)
+
+
+def device_for(target: Target) -> Device | GpuDevice | None:
+    """What here runs kernels for a target; None where it would be a GPU and there is none."""
+    if not isinstance(target, CudaTarget):
+        return this_device()
+    found = gpu.find(target.arch)
+    return found and GpuDevice(found.name, found.sms)
 
 
 @dataclass(frozen=True)
@@ -47,10 +69,10 @@ class Record:
 
     ``workload``: a :func:`~schedules.tuning_key.tuning_key`, in the schedule's layouts.  ``config``: its fields.
     ``rounds``: microseconds of each call, a tuple a round.  ``error``: why there are none.  ``measured``: when, in UTC;
-    trials that share it took turns, so their times compare.
+    trials that share it took turns, so their times compare.  ``note``: what else to know of the times.
     """
 
-    device: Device
+    device: Device | GpuDevice
     target: str
     threads: int
     workload: Any
@@ -60,6 +82,7 @@ class Record:
     error: str | None
     measured: str
     tvm: str
+    note: str | None = None
 
     @property
     def trial(self) -> str:
@@ -99,12 +122,13 @@ def workload_json(workload) -> dict[str, Any]:
     return {"op": type(workload).__name__} | to_json(workload)
 
 
-def log_path(logs: Path, device: Device, target: str, threads: int) -> Path:
+def log_path(logs: Path, device: Device | GpuDevice, target: str, threads: int) -> Path:
     return logs / device.folder / log_name(target, threads)
 
 
 def log_name(target: str, threads: int) -> str:
-    return f"{target}-{threads}.jsonl"
+    _, _, name = target.rpartition("/")
+    return f"{name}-{threads}.jsonl"
 
 
 def line(record: Record) -> str:
@@ -125,6 +149,7 @@ def line(record: Record) -> str:
         "rounds_us": to_json(record.rounds),
         "error": record.error,
     }
+    fields |= {"note": record.note} if record.note else {}
     return json.dumps(fields) + "\n"
 
 
@@ -135,7 +160,7 @@ def parse(text: str) -> Record | None:
         if fields["format"] != FORMAT or fields["version"] != VERSION:
             return None
         record = Record(
-            device=from_json(Device, fields["device"]),
+            device=from_json(GpuDevice if "gpu" in fields["device"] else Device, fields["device"]),
             target=from_json(str, fields["target"]),
             threads=from_json(int, fields["threads"]),
             workload=_workload(json.dumps(fields["workload"])),
@@ -145,6 +170,7 @@ def parse(text: str) -> Record | None:
             error=from_json(str | None, fields["error"]),
             measured=from_json(str, fields["measured"]),
             tvm=from_json(str, fields["tvm"]),
+            note=from_json(str | None, fields.get("note")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -19,23 +19,32 @@ from hawqtvm.qnn.model import Arithmetic, Quantization, QuantizedModel
 def layer_sum(step: Step, x: torch.Tensor, weight: torch.Tensor, pad_value: float = 0.0) -> torch.Tensor:
     """A layer without its bias, in the dtype of ``x``; ``(N, C, H, W) -> (N, O, OH, OW)``."""
     if step.op == "dense":
-        return F.linear(x.flatten(1), weight)[:, :, None, None]
-    top, left, bottom, right = step.padding
-    if any(step.padding):
+        return dense_sum(x, weight)
+    return conv2d_sum(step, x, weight, pad_value)
+
+
+def dense_sum(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return F.linear(x.flatten(1), weight)[:, :, None, None]
+
+
+def conv2d_sum(window, x: torch.Tensor, weight: torch.Tensor, pad_value: float) -> torch.Tensor:
+    """``window``, here and below: a step, or what else has its geometry."""
+    top, left, bottom, right = window.padding
+    if any(window.padding):
         x = F.pad(x, (left, right, top, bottom), value=pad_value)
-    return F.conv2d(x, weight, None, step.strides, 0, step.dilation, step.groups)
+    return F.conv2d(x, weight, None, window.strides, 0, window.dilation, window.groups)
 
 
-def window_sum(step: Step, x: torch.Tensor) -> torch.Tensor:
-    top, left, bottom, right = step.padding
+def window_sum(window, x: torch.Tensor) -> torch.Tensor:
+    top, left, bottom, right = window.padding
     x = F.pad(x, (left, right, top, bottom))
-    return F.avg_pool2d(x, step.kernel, step.strides, divisor_override=1)
+    return F.avg_pool2d(x, window.kernel, window.strides, divisor_override=1)
 
 
-def window_max(step: Step, x: torch.Tensor) -> torch.Tensor:
-    top, left, bottom, right = step.padding
+def window_max(window, x: torch.Tensor) -> torch.Tensor:
+    top, left, bottom, right = window.padding
     x = F.pad(x, (left, right, top, bottom), value=-torch.inf)
-    return F.max_pool2d(x, step.kernel, step.strides, 0, step.dilation)
+    return F.max_pool2d(x, window.kernel, window.strides, 0, window.dilation)
 
 
 def per_channel(values: np.ndarray) -> np.ndarray:

@@ -1,45 +1,31 @@
 """The NVIDIA GPUs of this machine, known before any compiled code is loaded."""
 
-import ctypes
 import functools
 from dataclasses import dataclass
 
 from hawqtvm.errors import BadInput
-
-DRIVER = "libcuda.so.1"
-MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+from hawqtvm.runner import driver
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """``index``: among those that CUDA shows to this process.  ``arch``: as nvcc names it, "sm_75"."""
+    """``index``: among those that CUDA shows to this process.  ``arch``: as nvcc names it, "sm_75".  ``sms``: its
+    streaming multiprocessors."""
 
     index: int
     name: str
     arch: str
+    sms: int
 
 
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
     """Those that the driver shows to this process; none where there is no driver."""
     try:
-        driver = ctypes.CDLL(DRIVER)
-    except OSError:
+        found = driver.devices()
+    except driver.DriverError:
         return ()
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return ()
-    return tuple(_gpu(driver, index) for index in range(count.value))
-
-
-def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
-    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
-    driver.cuDeviceGet(ctypes.byref(device), index)
-    driver.cuDeviceGetName(name, len(name), device)
-    capability = [ctypes.c_int(), ctypes.c_int()]
-    for value, attribute in zip(capability, (MAJOR, MINOR), strict=True):
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-    return Gpu(index, name.value.decode(), "sm_" + "".join(str(value.value) for value in capability))
+    return tuple(Gpu(index, facts.name, facts.arch, facts.sms) for index, facts in enumerate(found))
 
 
 def find(arch: str) -> Gpu | None:

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hawqtvm.console import Parser, command, print_json, table
-from hawqtvm.plan import load_plan, uniform
+from hawqtvm.bundle import bundle, gpu_target
+from hawqtvm.console import Parser, command, note, print_json, table
+from hawqtvm.errors import BadInput
+from hawqtvm.plan import Plan, load_plan, uniform
 from hawqtvm.setting import ARTIFACTS, TUNING_LOGS, add_options, checkpoint_place, planned
 from hawqtvm.tune import TRIALS, tune, tuning_place
 
 if TYPE_CHECKING:
+    from hawqtvm.bundle.results import Result
+    from hawqtvm.qnn.model import QuantizedModel
     from hawqtvm.tune.trials import Row
 
 
@@ -60,10 +64,45 @@ def show(rows: "Sequence[Row]") -> str:
     return "\n".join([table(headers, cells), "", *totals])
 
 
-def as_json(row: "Row") -> dict:
+def as_json(row: "Row | Result") -> dict:
     from schedules.tuning_log import workload_json
 
     return vars(row) | {"workload": workload_json(row.workload)}
+
+
+def pack_bundle(options, quantized: "QuantizedModel", plan: Plan | None) -> int:
+    made = bundle(
+        quantized,
+        options.bundle,
+        plan,
+        options.batch,
+        target=options.target,
+        residual=options.residual,
+        trials=options.trials,
+    )
+    if options.json:
+        print_json(vars(made) | {"path": str(made.path)})
+    else:
+        print(
+            f"{made.path}: {made.candidates} candidates of {made.workloads} workloads, {made.bytes / 1e6:.1f} MB; "
+            f"{made.failed} did not compile.\nOn a machine with the GPU: python {made.path.name} --out results.jsonl\n"
+            "Then here: python -m hawqtvm.tune --results results.jsonl"
+        )
+    return 0
+
+
+def take_results(options) -> int:
+    from hawqtvm.bundle.results import take
+    from hawqtvm.bundle.table import show as show_results
+
+    logs, results = take(options.results, options.out, None if options.target == "native" else options.target)
+    if options.json:
+        print_json({"logs": list(map(str, logs)), "workloads": list(map(as_json, results))})
+    else:
+        print(show_results(results))
+    for log in logs:
+        note(f"tuning log: {log}")
+    return 0
 
 
 def main(argv: Sequence[str] | None) -> int:
@@ -84,20 +123,35 @@ def main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--tracker", metavar="HOST:PORT", help="measure on a TVM RPC tracker's devices, not here")
     parser.add_argument("--key", metavar="KEY", help="the key of those devices")
     parser.add_argument(
+        "--bundle",
+        metavar="FILE.pyz",
+        help="instead: pack the candidates for an NVIDIA GPU (--target) and what measures them there with Python alone",
+    )
+    parser.add_argument("--results", metavar="FILE", help="instead: add what a bundle has measured to the logs")
+    parser.add_argument(
         "--out",
         metavar="DIR",
         default=TUNING_LOGS,
         help="folder of the logs, to which this adds (default: %(default)s)",
     )
     options = parser.parse_args(argv)
+    if sum(map(bool, (options.bundle, options.results, options.tracker))) > 1:
+        raise BadInput("--bundle, --results and --tracker exclude one another: choose one")
+    if options.results:
+        return take_results(options)
     plan = load_plan(options.bits) if options.bits else None
     source = planned(sources.from_options(options), plan or uniform(8))
     place = {"tracker": options.tracker, "key": options.key, "out": options.out}
     # before the long work
-    tuning_place(options.batch, options.threads, options.target, options.trials, **place)
+    if options.bundle:
+        gpu_target(options.batch, options.target, options.trials, options.bundle)
+    else:
+        tuning_place(options.batch, options.threads, options.target, options.trials, **place)
     quantized, digest = quantize_source(source, checkpoint_place(source, ARTIFACTS))
     if plan:
         plan.check_belongs(quantized.name, digest)
+    if options.bundle:
+        return pack_bundle(options, quantized, plan)
     rows = tune(
         quantized,
         plan,

@@ -8,6 +8,7 @@ from hawqtvm.tune.candidates import Race, Space, merged
 
 BATCH = 8
 UNTRIED = 2  # random ones of the first batch
+EXPLORED = 0.25  # share of random ones where there is no second batch
 EPSILON = 0.15  # share of random ones in later batches
 GAIN = 0.01  # log ratio: less is no improvement
 PATIENCE = 2  # races without improvement
@@ -17,6 +18,16 @@ class Ranker(Protocol):
     """What :class:`~hawqtvm.tune.cost_model.CostModel` offers a search."""
 
     def predict(self, rows: list[dict[str, float]], priors: list[float]) -> Sequence[float]: ...
+
+
+def without_measurements(space: Space, most: int, seed: int = 0) -> list[int]:
+    """Indices of at most ``most`` choices to measure where nothing can be learned in between.
+
+    Every schedule's default, the best by the schedules' own estimates, and a share ``EXPLORED`` at random.
+    """
+    chance, count = random.Random(seed), min(most, len(space.choices))
+    ranked = sorted(chance.sample(range(len(space.choices)), len(space.choices)), key=space.priors.__getitem__)
+    return _first(space, ranked, count, round(EXPLORED * count), chance)
 
 
 def propose(space: Space, races: list[Race], model: Ranker, trials: int, seed: int = 0) -> list[int]:
@@ -37,7 +48,7 @@ def propose(space: Space, races: list[Race], model: Ranker, trials: int, seed: i
     cost = dict(zip(left, map(float, predicted), strict=True))
     ranked = sorted(chance.sample(left, len(left)), key=cost.__getitem__)
     if not any(score is not None for score in scores.values()):
-        return _first(space, ranked, count, chance)
+        return _first(space, ranked, count, UNTRIED, chance)
     stale = _stale(races)
     best = min(score for score in scores.values() if score is not None)
     if stale >= PATIENCE or (stale and cost[ranked[0]] > best - GAIN):
@@ -46,11 +57,11 @@ def propose(space: Space, races: list[Race], model: Ranker, trials: int, seed: i
     return _with_random(ranked, count, explored, chance)
 
 
-def _first(space: Space, ranked: list[int], count: int, chance: random.Random) -> list[int]:
-    """Every schedule's default, then the best predicted, then random ones."""
+def _first(space: Space, ranked: list[int], count: int, explored: int, chance: random.Random) -> list[int]:
+    """Every schedule's default, then the best predicted, then ``explored`` random ones."""
     wanted = [index for index in ranked if index < space.defaults]
     wanted = sorted(wanted) + [index for index in ranked if index >= space.defaults]
-    return _with_random(wanted, count, min(UNTRIED, max(0, count - space.defaults)), chance)
+    return _with_random(wanted, count, min(explored, max(0, count - space.defaults)), chance)
 
 
 def _with_random(ranked: list[int], count: int, explored: int, chance: random.Random) -> list[int]:

@@ -19,7 +19,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import Format
-from hawqtvm.qnn.packing import pack_words
+from hawqtvm.qnn.packing import pack_words, unpack_words
 from schedules.cpu.intrin import argument
 from schedules.cuda import conv2d_estimate, conv2d_space
 from schedules.cuda.conv2d_geometry import QUAD, Geometry, geometry, is_stem
@@ -196,22 +196,36 @@ def weights_shape(config: Config, geo: Geometry) -> tuple[int, int]:
 
 def constants(config: Config, workload: Conv2d, weight, bias, b=None, c=None) -> list[np.ndarray]:
     """``weight (O,C,KH,KW)`` int8, ``bias``, ``b``, ``c`` ``(O,)`` int32 -> weights and table as a block reads them."""
+    geo = geometry(workload)
+    words = np.ascontiguousarray(in_lane_order(config, workload, weight_words(workload, weight)))
+    return [words.reshape(weights_shape(config, geo)), _table(geo, workload.epilogue, bias, b, c)]
+
+
+def weight_words(workload: Conv2d, weight: np.ndarray) -> np.ndarray:
+    """``weight (O,C,KH,KW)`` int8 -> ``(channels, rows, columns, words)`` int32, with zeros past its ends."""
     geo, (kh, kw) = geometry(workload), workload.kernel
     codes = 4 if geo.stem else geo.quads * QUAD * (32 // workload.weight_bits)
     columns = geo.taps[1] * QUAD if geo.stem else kw
-    padded = np.zeros((geo.out_channels, codes, kh, columns), "int8")
-    padded[: weight.shape[0], : weight.shape[1], :, :kw] = weight
-    words = padded.transpose(0, 2, 3, 1)
-    words = pack_words(words, 3) if workload.weight_bits == 4 else np.ascontiguousarray(words).view("int32")
+    padded = np.zeros((geo.out_channels, kh, columns, codes), "int8")
+    padded[: weight.shape[0], :, :kw, : weight.shape[1]] = weight.transpose(0, 2, 3, 1)
+    return pack_words(padded, 3) if workload.weight_bits == 4 else padded.view("int32")
+
+
+def weight_codes(workload: Conv2d, words: np.ndarray) -> np.ndarray:
+    """The weight of :func:`weight_words`."""
+    codes = unpack_words(words, 3, signed=True) if workload.weight_bits == 4 else words.view("int8")
+    _, kw = workload.kernel
+    return codes[: workload.out_channels, :, :kw, : workload.in_channels].transpose(0, 3, 1, 2)
+
+
+def in_lane_order(config: Config, workload: Conv2d, words: np.ndarray) -> np.ndarray:
+    """A view of :func:`weight_words` in which they follow one another as in the kernel's weights."""
+    geo = geometry(workload)
     # channels: tile, warp, j, fragment, e; words: row of the kernel, column, chunk, quad, k
     fragments = min(config.frags_n, 4)
     split = (-1, config.warps_n, 4, config.frags_n // fragments, fragments, 2)
     words = words.reshape(*split, geo.taps[0] * geo.taps[1], geo.quads // config.chunk, config.chunk, QUAD)
-    ordered = words.transpose(0, 7, 6, 8, 1, 3, 2, 5, 9, 4)
-    return [
-        np.ascontiguousarray(ordered).reshape(weights_shape(config, geo)),
-        _table(geo, workload.epilogue, bias, b, c),
-    ]
+    return words.transpose(0, 7, 6, 8, 1, 3, 2, 5, 9, 4)
 
 
 def _table(geo: Geometry, epilogue: Epilogue | None, bias, b, c) -> np.ndarray:

@@ -14,7 +14,7 @@ from hawqtvm.errors import BadInput
 from hawqtvm.runtime import engine, gpu, load
 from hawqtvm.runtime.gpu import Gpu
 
-T4, L4 = Gpu(0, "Tesla T4", "sm_75"), Gpu(1, "NVIDIA L4", "sm_89")
+T4, L4 = Gpu(0, "Tesla T4", "sm_75", 40), Gpu(1, "NVIDIA L4", "sm_89", 58)
 
 
 @pytest.fixture
@@ -53,7 +53,10 @@ def driver_with(found: list[tuple[bytes, int, int]], started: int = 0):
         cuDeviceGetCount=lambda count: put(count, len(found)),
         cuDeviceGet=lambda device, index: put(device, index),
         cuDeviceGetName=name,
-        cuDeviceGetAttribute=lambda value, kind, device: put(value, found[device.value][{75: 1, 76: 2}[kind]]),
+        cuDeviceGetAttribute=lambda value, kind, device: put(
+            value, {75: found[device.value][1], 76: found[device.value][2]}.get(kind, 40)
+        ),
+        cuGetErrorName=lambda code, name: 1,
     )
 
 
@@ -67,7 +70,7 @@ def driver(monkeypatch):
 
 def test_gpus_as_the_driver_has_them(driver):
     driver(lambda name: driver_with([(b"NVIDIA L4", 8, 9), (b"Tesla T4", 7, 5)]))
-    assert gpu.gpus() == (Gpu(0, "NVIDIA L4", "sm_89"), Gpu(1, "Tesla T4", "sm_75"))
+    assert gpu.gpus() == (Gpu(0, "NVIDIA L4", "sm_89", 40), Gpu(1, "Tesla T4", "sm_75", 40))
 
 
 def test_no_driver_and_none_that_starts(driver):
