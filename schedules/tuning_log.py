@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hawqtvm.errors import BadInput
+from hawqtvm.runner import driver
 from hawqtvm.runtime import gpu
 from hawqtvm.runtime.cpu import cpu_name
 from schedules.plain_json import from_json, to_json
@@ -48,7 +49,7 @@ class GpuDevice:
 
     @property
     def folder(self) -> str:
-        return "-".join(re.findall(r"[a-z0-9]+", self.gpu.lower()))
+        return driver.folder(self.gpu)
 
 
 def this_device() -> Device:

@@ -37,8 +37,8 @@ UNPACKED = "4-bit words unpacked for 8-bit Tensor Cores"
 
 @dataclass(frozen=True)
 class Packed:
-    """``path``: of the bundle, of ``bytes``; ``workloads``, ``candidates``: how many are in it; ``failed``: how many are
-    not, because they do not compile."""
+    """``path``: of the bundle, of ``bytes``; ``workloads``, ``candidates``: how many it holds; ``failed``: how many it
+    does not, because they do not compile."""
 
     path: Path
     bytes: int

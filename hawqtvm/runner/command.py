@@ -26,7 +26,12 @@ def parsed(argv: list[str]) -> argparse.Namespace:
         "--device", metavar="N", type=int, help="the driver's number of it (default: the first that fits)"
     )
     parser.add_argument(
-        "--sanitize", action="store_true", help="instead: check under compute-sanitizer, without timing"
+        "--sanitize",
+        metavar="N",
+        nargs="?",
+        const=1,
+        type=int,
+        help="instead: check N candidates of each workload (default: only its default) under compute-sanitizer",
     )
     parser.add_argument(attempt.WORKER, help=argparse.SUPPRESS)
     options = parser.parse_args(argv[1:])
@@ -45,7 +50,9 @@ def main(argv: list[str]) -> int:
     try:
         device = find(options.device, bundle.about["arch"])
         say(f"{bundle.about['title']}, on {Driver().facts(device).name}")
-        return sanitized(bundle, device) if options.sanitize else measured(bundle, device, options.out)
+        return (
+            sanitized(bundle, device, options.sanitize) if options.sanitize else measured(bundle, device, options.out)
+        )
     except (Refused, DriverError, attempt.Broken) as error:
         say(f"error: {error}")
         return BAD_INPUT
@@ -84,13 +91,13 @@ def tell(bundle: Bundle, number: int, lines: list[dict]) -> None:
             say(f"        failed: {line['error']}: {line['config']}")
 
 
-def sanitized(bundle: Bundle, device: int) -> int:
+def sanitized(bundle: Bundle, device: int, count: int) -> int:
     program = sanitize.find()
     if program is None:
         raise Refused("no compute-sanitizer on PATH: install CUDA's toolkit, or go without --sanitize")
     clean = True
     for number, workload in enumerate(bundle.workloads):
-        found = sanitize.sanitized(program, bundle.path, number, device)
+        found = sanitize.sanitized(program, bundle, number, device, count)
         clean = clean and not found
         told = "; ".join(f"{tool}: {what}" for tool, what in found.items()) or f"{', '.join(sanitize.TOOLS)} clean"
         say(f"{number + 1:3}/{len(bundle.workloads)} {workload['name']}: {told}")

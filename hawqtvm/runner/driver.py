@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -26,6 +27,15 @@ class Facts:
     arch: str
     sms: int
     l2_bytes: int
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder: "tesla-t4"."""
+        return folder(self.name)
+
+
+def folder(name: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 class Driver:

@@ -21,22 +21,30 @@ class Foreign(Exception):
 class Results:
     """The file at ``path``, which need not be there; a last line that was cut short is dropped.
 
+    ``done``: the lines of each workload of the bundle that was measured on this device, by its number.
     OSError where it cannot be written, Foreign where it is of another kind.
     """
 
     def __init__(self, path: str, facts: Facts, driver: str, about: dict) -> None:
         self.device = {"gpu": facts.name, "sms": facts.sms}
         self._about, self._known = about, {"device": self.device, "driver": driver, "bundle": about["id"]}
-        self._file = Path(path).open("ab+")
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
+        self.path = Path(path)
         self.done: dict[int, list[dict]] = {}
-        for line in content[:whole].splitlines():
-            self._remember(line)
-        if content[whole:][: len(START)] != START[: len(content) - whole]:
-            raise Foreign(content[whole:][: len(START)])
-        self._file.truncate(whole)
+        with self.path.open("ab+") as file:
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            for line in content[:whole].splitlines():
+                self._remember(line)
+            if content[whole:][: len(START)] != START[: len(content) - whole]:
+                raise Foreign(content[whole:][: len(START)])
+            file.truncate(whole)
+        for number, lines in list(self.done.items()):
+            count = len(about["workloads"][number]["candidates"])
+            if len(lines) < count:  # its lines were cut short
+                del self.done[number]
+            else:
+                self.done[number] = lines[-count:]
 
     def add(self, number: int, findings: Findings) -> list[dict]:
         """The lines of a workload, once they are on disk."""
@@ -49,9 +57,10 @@ class Results:
             trial = {"measured": now, "schedule": candidate["schedule"], "config": candidate["config"], **numbers}
             ends = {"rounds_us": rounds, "error": findings.errors.get(index), "number": number}
             made.append({**workload["record"], **self._known, **trial, **ends})
-        self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in made))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self.path.open("ab") as file:
+            file.write(b"".join(json.dumps(line).encode() + b"\n" for line in made))
+            file.flush()
+            os.fsync(file.fileno())
         self.done[number] = made
         return made
 

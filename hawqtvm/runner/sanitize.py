@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from . import attempt
+from .bundle import Bundle
 
 TOOLS = ("memcheck", "racecheck")
 FOUND = 86  # exit code that the sanitizer is asked for
@@ -19,17 +20,17 @@ def find() -> str | None:
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=USUAL_PLACE)
 
 
-def sanitized(program: str, path: str, number: int, device: int) -> dict[str, str]:
-    """{tool: what it found in a workload of the bundle at ``path``}, without those that found nothing.
+def sanitized(program: str, bundle: Bundle, number: int, device: int, count: int) -> dict[str, str]:
+    """{tool: what it found in the first ``count`` candidates of a workload}, without those that found nothing.
 
     The worker's own findings count, too: a wrong output, a fault.
     """
-    found = {}
+    found, left_out = {}, list(range(len(bundle.workloads[number]["candidates"])))[count:]
     for tool in TOOLS:
         with tempfile.TemporaryDirectory(prefix="hawqtvm-") as place:
             log = Path(place, "log")
             before = [program, "--tool", tool, "--error-exitcode", str(FOUND), "--log-file", str(log)]
-            ran = attempt.run(path, number, device, [], False, SILENCE, before)
+            ran = attempt.run(bundle.path, number, device, left_out, False, SILENCE, before)
             text = log.read_text(errors="replace") if log.is_file() else ""
         wrong = "; ".join(f"candidate {index}: {error}" for index, error in ran.findings.errors.items())
         if ran.code or wrong:

@@ -1,8 +1,8 @@
 """Tensors that a bundle describes instead of holding them: the same bytes on every machine.
 
 A tensor is a JSON object.  ``{"blob": name}``: bytes of the bundle.  ``{"seed": text, "bytes": n}``: the first ``n``
-bytes of SHAKE-128 (FIPS 202) of the text, of which ``"mask"``, a blob as long, keeps some bits; ``"order"``, ``[[extent,
-stride], ...]`` from the outermost on, then says in which order its 32-bit words follow one another.
+bytes of SHAKE-128 (FIPS 202) of the text, of which ``"mask"``, a blob as long, keeps some bits; ``"order"``, a list of
+``[extent, stride]`` from the outermost loop on, then says in which order its 32-bit words follow one another.
 """
 
 from __future__ import annotations

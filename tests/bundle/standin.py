@@ -30,19 +30,23 @@ def cubin(text: str, arch: str, mode: str = RIGHT, us: float = 10.0) -> bytes:
     return f"EMULATED {name} {mode} {us} {shared} | {parameters} | {len(image)}\n".encode() + image
 
 
-def changed(path: Path, out: Path, changes: dict[str, tuple[str, float]]) -> Path:
-    """A copy of a bundle in which the named cubins have another mode and take so many microseconds."""
+def replaced(path: Path, out: Path, files: dict[str, bytes]) -> Path:
+    """A copy of a bundle in which the named files hold something else."""
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w") as target:
         for info in source.infolist():
-            data = source.read(info)
-            mode_and_us = changes.get(Path(info.filename).name)
-            if mode_and_us:
-                head, _, image = data.partition(b"\n")
-                words = head.decode().split(" ")
-                words[2:4] = map(str, mode_and_us)
-                data = " ".join(words).encode() + b"\n" + image
-            target.writestr(info, data)
+            target.writestr(info, files.get(info.filename) or source.read(info))
     return out
+
+
+def changed(path: Path, out: Path, changes: dict[str, tuple[str, float]]) -> Path:
+    """A copy of a bundle in which the named cubins have another mode and take so many microseconds."""
+    files = {}
+    with zipfile.ZipFile(path) as source:
+        for cubin, (mode, us) in changes.items():
+            head, _, image = source.read(f"blobs/{cubin}").partition(b"\n")
+            magic, name, _, _, *rest = head.decode().split(" ")
+            files[f"blobs/{cubin}"] = " ".join([magic, name, mode, str(us), *rest]).encode() + b"\n" + image
+    return replaced(path, out, files)
 
 
 def run(driver: Path, bundle: Path, *arguments, **environment) -> subprocess.CompletedProcess:

@@ -48,14 +48,16 @@ def driver_with(found: list[tuple[bytes, int, int]], started: int = 0):
     def name(buffer, size, device) -> None:
         buffer.value = found[device.value][0]
 
+    def attribute(value, kind, device) -> int:
+        _, major, minor = found[device.value]
+        return put(value, {75: major, 76: minor}.get(kind.value, 40))
+
     return SimpleNamespace(
         cuInit=lambda flags: started,
         cuDeviceGetCount=lambda count: put(count, len(found)),
-        cuDeviceGet=lambda device, index: put(device, index),
+        cuDeviceGet=lambda device, index: put(device, index.value),
         cuDeviceGetName=name,
-        cuDeviceGetAttribute=lambda value, kind, device: put(
-            value, {75: found[device.value][1], 76: found[device.value][2]}.get(kind, 40)
-        ),
+        cuDeviceGetAttribute=attribute,
         cuGetErrorName=lambda code, name: 1,
     )
 
@@ -93,6 +95,7 @@ def test_runs_on_a_device(for_t4, monkeypatch, codes):
     np.testing.assert_array_equal(model(codes), reference(codes))
     images = ((codes.astype("float32") - 10) / 2).astype("float32")
     np.testing.assert_array_equal(model(images), reference(codes))
+    np.testing.assert_array_equal(model._memory.array(model.starter(codes)()), reference(codes))
     seen = model.trace(codes)
     np.testing.assert_array_equal(seen["scale"], codes * np.uint8(3))
     np.testing.assert_array_equal(seen["total"], reference(codes))
