@@ -73,7 +73,9 @@ def check_processor(target: str, stage: str) -> None:
     from schedules.target import CudaTarget, find_target
 
     if isinstance(found := find_target(target), CudaTarget):
-        raise BadInput(f"{stage} measures on processors only, not on {found.name}: deploy for a GPU without it")
+        raise BadInput(
+            f"{stage} measures on processors only, not on {found.name}: deploy for a GPU without it, or tune --bundle"
+        )
 
 
 def planned(source: "Source", plan: "Plan") -> "Source":

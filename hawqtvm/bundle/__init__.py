@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hawqtvm.errors import BadInput
 from hawqtvm.plan import Plan
+from hawqtvm.tune import TRIALS
 
 if TYPE_CHECKING:
     from hawqtvm.bundle.pack import Packed
@@ -21,7 +22,7 @@ def bundle(
     *,
     target: str,
     residual: str = "int16",
-    trials: int,
+    trials: int = TRIALS,
 ) -> "Packed":
     """Packs at most ``trials`` candidates for each distinct workload of a network into the file ``out``, a zipapp.
 

@@ -13,7 +13,12 @@ from schedules.target import CudaTarget
 
 
 def compiled(choice: Choice, values: Values, target: CudaTarget, blobs: Blobs) -> dict:
-    """The candidate's entry in the bundle; raises whatever its schedule may, and BadInput as :func:`nvcc.cubin`."""
+    """The candidate's entry in the bundle; raises whatever its schedule may, and BadInput as :func:`nvcc.cubin`.
+
+    ``arguments``: the PrimFunc's, each a tensor of :mod:`hawqtvm.runner.tensors` or ``{"output": number}``, with its
+    ``bytes``.  ``launches``: in order; their ``buffers`` are numbers of arguments, and past those of ``workspaces``,
+    buffers of so many bytes.
+    """
     lowered = lower(choice.schedule.build(choice.config, choice.workload, target), target.tvm)
     x, *others = values.inputs
     outputs = [{"output": number, "bytes": made["bytes"]} for number, made in enumerate(values.outputs)]

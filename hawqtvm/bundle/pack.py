@@ -20,7 +20,7 @@ from hawqtvm.bundle.values import Blobs, values
 from hawqtvm.console import Progress, note
 from hawqtvm.errors import CheckFailed
 from hawqtvm.files import write_atomic
-from hawqtvm.runner.bundle import BLOBS, DESCRIPTION, FORMAT, VERSION
+from hawqtvm.runner.bundle import BLOBS, DESCRIPTION
 from hawqtvm.tune.candidates import candidate_space
 from hawqtvm.tune.search import without_measurements
 from schedules import tuning_log
@@ -30,7 +30,16 @@ from schedules.target import CudaTarget
 from schedules.tuning_key import tuning_key
 from schedules.workload import Dense
 
-START = "import sys\n\nfrom runner.command import main\n\nsys.exit(main(sys.argv))\n"
+START = """import sys
+
+if sys.version_info < (3, 9):
+    sys.stderr.write("error: Python 3.9 or later is needed, not %s\\n" % sys.version.split()[0])
+    sys.exit(2)
+
+from runner.command import main
+
+sys.exit(main(sys.argv))
+"""
 DATE = (1980, 1, 1, 0, 0, 0)  # of the archive's files, so that the same bundle is the same file
 UNPACKED = "4-bit words unpacked for 8-bit Tensor Cores"
 
@@ -59,7 +68,7 @@ def pack(path: Path, title: str, workloads: dict, target: CudaTarget, trials: in
     with Progress("candidates", sum(map(len, chosen.values()))) as step, ThreadPoolExecutor(_processors()) as pool:
         for workload, choices in chosen.items():
             entries.append(_workload(workloads[workload], choices, target, blobs, pool, step))
-    about = {"format": FORMAT, "version": VERSION, "title": title, "arch": target.arch, "workloads": entries}
+    about = {"title": title, "arch": target.arch, "workloads": entries}
     about["id"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     write_atomic(path, archive(about, blobs))
     count = sum(len(entry["candidates"]) for entry in entries)

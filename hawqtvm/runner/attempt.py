@@ -85,8 +85,10 @@ def lines(process: subprocess.Popen, attempt: Attempt, silence: float) -> Iterat
     while True:
         watch = threading.Timer(silence, hangs)
         watch.start()
-        line = process.stdout.readline()
-        watch.cancel()
+        try:
+            line = process.stdout.readline()
+        finally:
+            watch.cancel()
         if not line:
             return
         yield line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zipfile
 
-FORMAT, VERSION = "hawqtvm-bundle", 1
 DESCRIPTION, BLOBS = "bundle.json", "blobs/"
 
 

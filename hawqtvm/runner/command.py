@@ -37,6 +37,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv[1:])
     if not (options.out or options.sanitize or options.worker):
         parser.error("give --out FILE.jsonl for the results, or --sanitize")
+    if options.sanitize is not None and options.sanitize < 1:
+        parser.error("--sanitize: give a number of candidates, 1 or more")
     return options
 
 
@@ -50,14 +52,11 @@ def main(argv: list[str]) -> int:
     try:
         device = find(options.device, bundle.about["arch"])
         say(f"{bundle.about['title']}, on {Driver().facts(device).name}")
-        return (
-            sanitized(bundle, device, options.sanitize) if options.sanitize else measured(bundle, device, options.out)
-        )
+        if options.sanitize:
+            return sanitized(bundle, device, options.sanitize)
+        return measured(bundle, device, options.out)
     except (Refused, DriverError, attempt.Broken) as error:
         say(f"error: {error}")
-        return BAD_INPUT
-    except OSError as error:
-        say(f"error: cannot write {options.out}: {error.strerror or error}; choose another place")
         return BAD_INPUT
     except KeyboardInterrupt:
         say("interrupted; run it again to go on")
@@ -68,12 +67,14 @@ def measured(bundle: Bundle, device: int, out: str) -> int:
     driver = Driver()
     try:
         results = Results(out, driver.facts(device), driver.version(), bundle.about)
+        for number in range(len(bundle.workloads)):
+            if number not in results.done:
+                results.add(number, attempt.measured(bundle.path, number, device))
+            tell(bundle, number, results.done[number])
     except Foreign as found:
         raise Refused(f"{out} holds something else than results ({found}): choose another file") from None
-    for number in range(len(bundle.workloads)):
-        if number not in results.done:
-            results.add(number, attempt.measured(bundle.path, number, device))
-        tell(bundle, number, results.done[number])
+    except OSError as error:
+        raise Refused(f"cannot write {out}: {error.strerror or error}; choose another place") from None
     wrong = [line for lines in results.done.values() for line in lines if line["error"] is not None]
     say(f"{len(results.done)} workloads are in {out}; candidates that are wrong or do not run: {len(wrong)}")
     return WRONG if wrong else 0

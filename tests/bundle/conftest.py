@@ -1,14 +1,16 @@
 """A stand-in for NVIDIA's driver, and a bundle for it."""
 
+import json
 import shutil
 
 import pytest
 
 from hawqtvm.bundle.pack import pack
+from hawqtvm.runner.bundle import Bundle
 from schedules.cuda import nvcc
 from schedules.target import find_target
 from tests.bundle import standin
-from tests.bundle.workloads import WORKLOADS
+from tests.bundle.workloads import FEW, WORKLOADS
 
 
 @pytest.fixture(scope="session")
@@ -19,19 +21,28 @@ def driver(tmp_path_factory):
     return standin.build(tmp_path_factory.mktemp("driver"))
 
 
+@pytest.fixture
+def no_nvcc(monkeypatch):
+    """None is looked for."""
+    monkeypatch.setattr(nvcc, "find_nvcc", lambda: None)
+
+
 @pytest.fixture(scope="session")
-def emulated(driver):
-    """Cubins are what the stand-in runs."""
+def small(driver, tmp_path_factory):
+    """A bundle of two candidates for each of ``WORKLOADS``, whose cubins the stand-in runs; not to be changed."""
+    path = tmp_path_factory.mktemp("small") / "small.pyz"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvcc, "cubin", standin.cubin)
         patch.setattr(nvcc, "find_nvcc", lambda: None)
-        yield
+        packed = pack(path, "small workloads", WORKLOADS, find_target("sm_75"), 2)
+    assert packed.candidates == 2 * len(WORKLOADS) and not packed.failed
+    return path
 
 
 @pytest.fixture(scope="session")
-def small(emulated, tmp_path_factory):
-    """A bundle of two candidates for each of ``WORKLOADS``; not to be changed."""
-    path = tmp_path_factory.mktemp("small") / "small.pyz"
-    packed = pack(path, "small workloads", WORKLOADS, find_target("sm_75"), 2)
-    assert packed.candidates == 2 * len(WORKLOADS) and not packed.failed
-    return path
+def few(small, tmp_path_factory):
+    """The first ``FEW`` workloads of the small bundle."""
+    about = Bundle(str(small)).about
+    about["workloads"] = about["workloads"][:FEW]
+    path = tmp_path_factory.mktemp("few") / "few.pyz"
+    return standin.replaced(small, path, {"bundle.json": json.dumps(about).encode()})

@@ -44,7 +44,7 @@ def test_a_bundle_holds_cubins_of_the_architecture_and_no_text(tmp_path):
         assert not any(b"__global__" in file.read(name) for name in file.namelist())
 
 
-def test_what_both_bit_widths_share_is_packed_once(emulated, tmp_path, monkeypatch):
+def test_what_both_bit_widths_share_is_packed_once(no_nvcc, tmp_path, monkeypatch):
     monkeypatch.setattr(nvcc, "cubin", lambda text, arch: text.encode())
     networks = [bundle(quantized_net("vgg"), tmp_path / f"{bits}", bits, target="sm_75", trials=1) for bits in (8, 4)]
     both = bundle(quantized_net("vgg"), tmp_path / "both", target="sm_75", trials=1)
@@ -53,7 +53,7 @@ def test_what_both_bit_widths_share_is_packed_once(emulated, tmp_path, monkeypat
     assert again.path.read_bytes() == both.path.read_bytes()
 
 
-def test_a_candidate_that_does_not_compile_is_left_out(emulated, tmp_path, monkeypatch, capfd):
+def test_a_candidate_that_does_not_compile_is_left_out(no_nvcc, tmp_path, monkeypatch, capfd):
     def refuses(text, arch, made=iter(range(99))):  # noqa: B008 (counts its calls)
         if next(made) == 0:
             raise BadInput("nvcc has no time")
@@ -81,7 +81,7 @@ def test_a_candidate_that_does_not_compile_is_left_out(emulated, tmp_path, monke
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input(emulated, tmp_path, monkeypatch, arguments, message):
+def test_bad_input(no_nvcc, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=message):
         main(arguments)

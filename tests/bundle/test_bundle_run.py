@@ -15,7 +15,7 @@ from hawqtvm.runner.bundle import Bundle
 from hawqtvm.runner.timing import CALLS, ROUNDS, race
 from schedules.tuning_log import GpuDevice, read
 from tests.bundle import standin
-from tests.bundle.workloads import WORKLOADS
+from tests.bundle.workloads import FEW, WORKLOADS
 
 T4 = GpuDevice("Tesla T4", 40)
 
@@ -79,9 +79,9 @@ def test_nothing_is_measured_twice_and_a_torn_line_is_dropped(driver, small, don
     assert not (tmp_path / "none").exists()
 
 
-def test_the_fastest_is_told_by_the_clock(driver, small, tmp_path):
-    first, second = cubins(small, 0)
-    bundle = standin.changed(small, tmp_path / "b.pyz", {first: ("right", 20.5), second: ("right", 7.25)})
+def test_the_fastest_is_told_by_the_clock(driver, few, tmp_path):
+    first, second = cubins(few, 0)
+    bundle = standin.changed(few, tmp_path / "b.pyz", {first: ("right", 20.5), second: ("right", 7.25)})
     ended = standin.run(driver, bundle, "--out", tmp_path / "out", STANDIN_LATE="3")
     assert ended.returncode == 0, ended.stderr
     assert [line["median_us"] for line in lines(tmp_path / "out")[:2]] == [20.5, 7.25]
@@ -97,50 +97,50 @@ def test_the_fastest_is_told_by_the_clock(driver, small, tmp_path):
         (standin.FAULTS_LATE, "CUDA_ERROR_ILLEGAL_ADDRESS"),
     ],
 )
-def test_what_is_wrong_is_recorded_and_all_else_measured(driver, small, tmp_path, mode, reason):
-    bad, good = cubins(small, 1)
-    bundle = standin.changed(small, tmp_path / "b.pyz", {bad: (mode, 1.0)})
+def test_what_is_wrong_is_recorded_and_all_else_measured(driver, few, tmp_path, mode, reason):
+    bad, good = cubins(few, 1)
+    bundle = standin.changed(few, tmp_path / "b.pyz", {bad: (mode, 1.0)})
     ended = standin.run(driver, bundle, "--out", tmp_path / "out")
     assert ended.returncode == 1, ended.stderr
     records = list(read(tmp_path / "out"))
     (failed,) = (record for record in records if record.error)
     assert reason in failed.error and not failed.rounds
     assert f"failed: {failed.error}" in ended.stderr and "do not run: 1" in ended.stderr
-    assert len(records) == 2 * len(WORKLOADS) and all(record.rounds for record in records if record is not failed)
+    assert len(records) == 2 * FEW and all(record.rounds for record in records if record is not failed)
     assert standin.run(driver, bundle, "--out", tmp_path / "out").returncode == 1, "found earlier, still wrong"
 
 
-def test_a_second_output_is_checked_too(driver, small, tmp_path):
+def test_a_second_output_is_checked_too(driver, few, tmp_path):
     """The first workload has two, and here another is expected of the second."""
-    about = Bundle(str(small)).about
+    about = Bundle(str(few)).about
     about["workloads"][0]["outputs"][1]["sha256"] = "0" * 64
-    bundle = standin.replaced(small, tmp_path / "b.pyz", {"bundle.json": json.dumps(about).encode()})
+    bundle = standin.replaced(few, tmp_path / "b.pyz", {"bundle.json": json.dumps(about).encode()})
     assert standin.run(driver, bundle, "--out", tmp_path / "out").returncode == 1
     errors = [line["error"] for line in lines(tmp_path / "out")]
     assert errors[:2] == ["output 1 differs from the exact one"] * 2 and not any(errors[2:])
 
 
-def test_a_cubin_that_does_not_load_is_the_candidates_error(driver, small, tmp_path):
-    bad, _ = cubins(small, 1)
-    bundle = standin.replaced(small, tmp_path / "b.pyz", {f"blobs/{bad}": b"garbage"})
+def test_a_cubin_that_does_not_load_is_the_candidates_error(driver, few, tmp_path):
+    bad, _ = cubins(few, 1)
+    bundle = standin.replaced(few, tmp_path / "b.pyz", {f"blobs/{bad}": b"garbage"})
     assert standin.run(driver, bundle, "--out", tmp_path / "out").returncode == 1
     failed = [line["error"] for line in lines(tmp_path / "out") if line["error"]]
     assert failed == ["cuModuleLoadData: CUDA_ERROR_INVALID_IMAGE"]
 
 
-def test_a_kernel_that_never_ends_is_ended(driver, small, tmp_path, monkeypatch):
-    bad, _ = cubins(small, 1)
-    bundle = standin.changed(small, tmp_path / "b.pyz", {bad: (standin.HANGS, 1.0)})
+def test_a_kernel_that_never_ends_is_ended(driver, few, tmp_path, monkeypatch):
+    bad, _ = cubins(few, 1)
+    bundle = standin.changed(few, tmp_path / "b.pyz", {bad: (standin.HANGS, 1.0)})
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
     found = attempt.measured(str(bundle), 1, 0, timed=False, silence=3)
     assert found.errors == {0: "nothing came back for 3 s"}
 
 
-def test_a_worker_that_cannot_begin_ends_all(driver, small, tmp_path, monkeypatch):
+def test_a_worker_that_cannot_begin_ends_all(driver, few, tmp_path, monkeypatch):
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
     monkeypatch.setenv("STANDIN_INIT", "100")
     with pytest.raises(attempt.Broken, match="cuInit: CUDA_ERROR_NO_DEVICE"):
-        attempt.measured(str(small), 0, 0)
+        attempt.measured(str(few), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -156,21 +156,19 @@ def test_a_worker_that_cannot_begin_ends_all(driver, small, tmp_path, monkeypatc
         (("--sanitize",), {"PATH": "/nowhere"}, "no compute-sanitizer on PATH"),
     ],
 )
-def test_bad_input_is_one_line(driver, small, tmp_path, monkeypatch, arguments, environment, message):
+def test_bad_input_is_one_line(driver, few, tmp_path, monkeypatch, arguments, environment, message):
     monkeypatch.chdir(tmp_path)
     before = Path(__file__).read_bytes()
-    ended = standin.run(
-        driver, small, *(("--out", "out") if "--out" not in arguments else ()), *arguments, **environment
-    )
+    ended = standin.run(driver, few, *(("--out", "out") if "--out" not in arguments else ()), *arguments, **environment)
     assert ended.returncode == 2 and message in ended.stderr
     (error,) = (line for line in ended.stderr.splitlines() if line.startswith("error: "))
     assert message in error and "Traceback" not in ended.stderr
     assert Path(__file__).read_bytes() == before
 
 
-def test_without_a_driver(small, tmp_path):
+def test_without_a_driver(few, tmp_path):
     (tmp_path / "libcuda.so.1").write_text("no library")
-    ended = standin.run(tmp_path, small, "--out", tmp_path / "out")
+    ended = standin.run(tmp_path, few, "--out", tmp_path / "out")
     assert ended.returncode == 2 and ended.stderr.startswith("error: no NVIDIA driver on this machine")
     assert not (tmp_path / "out").exists()
 
@@ -185,7 +183,7 @@ def test_the_device_is_found_among_others(driver, small, done, tmp_path):
 
 
 @pytest.mark.parametrize("found", ["", "racecheck"])
-def test_compute_sanitizer_runs_the_checks(driver, small, tmp_path, found):
+def test_compute_sanitizer_runs_the_checks(driver, few, tmp_path, found):
     program = tmp_path / "bin" / "compute-sanitizer"
     program.parent.mkdir()
     program.write_text(
@@ -200,7 +198,7 @@ sys.exit(code if tool == {found!r} else ended)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     log = tmp_path / "log"
     path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
-    ended = standin.run(driver, small, "--sanitize", PATH=path, STANDIN_LOG=str(log))
+    ended = standin.run(driver, few, "--sanitize", PATH=path, STANDIN_LOG=str(log))
     assert ended.returncode == int(bool(found)), ended.stderr
     assert ("memcheck, racecheck clean" in ended.stderr) == (not found)
     assert ("========= what was found" in ended.stderr) == bool(found)

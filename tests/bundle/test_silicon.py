@@ -25,7 +25,7 @@ from schedules.tuning_log import GpuDevice, Record, line, log_path, read  # noqa
 from scripts.gpu import __main__ as cli  # noqa: E402
 from scripts.gpu import networks, peers  # noqa: E402
 from tests.bundle import standin  # noqa: E402
-from tests.bundle.workloads import WORKLOADS  # noqa: E402
+from tests.bundle.workloads import FEW  # noqa: E402
 from tests.nets import quantized_net  # noqa: E402
 
 T4 = find_target("sm_75")
@@ -43,21 +43,21 @@ def silicon(driver, folder, *arguments, **environment) -> subprocess.CompletedPr
     )
 
 
-def test_a_bundle_is_run_and_its_results_logged(driver, small, tmp_path):
-    ended = silicon(driver, tmp_path, "--bundles", small, "--parts", "kernels")
+def test_a_bundle_is_run_and_its_results_logged(driver, few, tmp_path):
+    ended = silicon(driver, tmp_path, "--bundles", few, "--parts", "kernels")
     assert ended.returncode == 0, ended.stderr
-    assert len(list(read(tmp_path / "tuning_logs/tesla-t4/nvidia-t4-1.jsonl"))) == 2 * len(WORKLOADS)
+    assert len(list(read(tmp_path / "tuning_logs/tesla-t4/nvidia-t4-1.jsonl"))) == 2 * FEW
     report = json.loads((tmp_path / "tuning_logs/tesla-t4/networks.json").read_text())
     assert report["device"]["name"] == "Tesla T4" and report["wrong"] == report["skipped"] == {}
-    assert report["kernels"][0]["bundle"] == small.name
+    assert report["kernels"][0]["bundle"] == few.name
 
 
-def test_a_wrong_kernel_fails_once_all_is_logged(driver, small, tmp_path):
-    bad = Bundle(str(small)).workloads[1]["candidates"][0]["cubin"]
-    bundle = standin.changed(small, tmp_path / "b.pyz", {bad: (standin.WRONG, 1.0)})
+def test_a_wrong_kernel_fails_once_all_is_logged(driver, few, tmp_path):
+    bad = Bundle(str(few)).workloads[1]["candidates"][0]["cubin"]
+    bundle = standin.changed(few, tmp_path / "b.pyz", {bad: (standin.WRONG, 1.0)})
     ended = silicon(driver, tmp_path, "--bundles", bundle, "--parts", "kernels")
     assert ended.returncode == 1 and "error: kernels: " in ended.stderr and "has kernels that are wrong" in ended.stderr
-    assert len(list(read(tmp_path / "tuning_logs/tesla-t4/nvidia-t4-1.jsonl"))) == 2 * len(WORKLOADS)
+    assert len(list(read(tmp_path / "tuning_logs/tesla-t4/nvidia-t4-1.jsonl"))) == 2 * FEW
 
 
 def test_without_a_gpu_it_is_one_line(driver, tmp_path):

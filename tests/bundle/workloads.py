@@ -28,6 +28,7 @@ def conv(batch, channels, size, out_channels, kernel, stride, padding, x, epilog
 
 FOUR = conv(8, 64, (4, 4), 64, 3, 1, ONE, NIBBLES, Epilogue(WIDE, 0, 0, 2**15 - 1, 27, RESIDUAL, CODES))
 EIGHT = conv(8, 64, (4, 4), 64, 3, 1, ONE, BYTES, Epilogue(BYTES, 0, 0, 255, 34))
+FEW = 2
 WORKLOADS = {
     FOUR: "four bits",
     EIGHT: "eight bits",
