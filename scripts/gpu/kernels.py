@@ -16,12 +16,13 @@ PLACE = Path("artifacts")
 
 
 def packed(model: str, arch: str, batch: int, trials: int) -> Path:
-    """The bundle of a model at 8 and 4 bits; BadInput where TVM or nvcc are missing."""
+    """The bundle of a model at 8 and 4 bits; BadInput where TVM or nvcc is missing, CheckFailed where none compiles."""
     if not has_tvm():
         raise BadInput("TVM is not installed, which makes bundles: give --bundles made elsewhere")
     path = PLACE / f"{model}-{arch}.pyz"
     words = ["--model", model, "--target", arch, "--batch", batch, "--trials", trials, "--bundle", path]
-    _run("a bundle", ["-m", "hawqtvm.tune", *words])
+    if _run("a bundle", ["-m", "hawqtvm.tune", *words]):
+        raise CheckFailed(f"the bundle {path} was not made, see above")
     return path
 
 
