@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.metadata import version
@@ -63,16 +63,19 @@ def pack(path: Path, title: str, workloads: dict, target: CudaTarget, trials: in
     workload compiles.
     """
     nvcc.find_nvcc()  # before the long work
-    blobs, entries = Blobs(), []
-    chosen = {workload: candidates(workload, target, trials) for workload in workloads}
-    with Progress("candidates", sum(map(len, chosen.values()))) as step, ThreadPoolExecutor(_processors()) as pool:
-        for workload, choices in chosen.items():
-            entries.append(_workload(workloads[workload], choices, target, blobs, pool, step))
+    blobs, entries, count = Blobs(), [], 0
+    processors = len(os.sched_getaffinity(0))
+    with Progress("workloads", len(workloads)) as step, ThreadPoolExecutor(processors) as pool:
+        for workload, name in workloads.items():
+            choices = candidates(workload, target, trials)
+            entries.append(_workload(name, choices, target, blobs, pool))
+            count += len(choices)
+            step(name)
     about = {"title": title, "arch": target.arch, "workloads": entries}
     about["id"] = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     write_atomic(path, archive(about, blobs))
-    count = sum(len(entry["candidates"]) for entry in entries)
-    return Packed(path, path.stat().st_size, len(entries), count, sum(map(len, chosen.values())) - count)
+    held = sum(len(entry["candidates"]) for entry in entries)
+    return Packed(path, path.stat().st_size, len(entries), held, count - held)
 
 
 def candidates(workload, target: CudaTarget, trials: int) -> list[Choice]:
@@ -100,7 +103,7 @@ def archive(about: dict, blobs: Blobs) -> bytes:
     return held.getvalue()
 
 
-def _workload(name: str, choices: list[Choice], target: CudaTarget, blobs: Blobs, pool, step) -> dict:
+def _workload(name: str, choices: list[Choice], target: CudaTarget, blobs: Blobs, pool: Executor) -> dict:
     """A workload's entry, without candidates that do not compile."""
     made = values(choices[0], blobs)
 
@@ -109,8 +112,6 @@ def _workload(name: str, choices: list[Choice], target: CudaTarget, blobs: Blobs
             return compiled(choice, made, target, blobs)
         except Exception as error:  # whatever a schedule or the compiler may raise
             return error
-        finally:
-            step(name)
 
     results = list(pool.map(one, choices))
     entries = [result for result in results if isinstance(result, dict)]
@@ -136,7 +137,3 @@ def record(choice: Choice, target: CudaTarget) -> dict:
         "workload": tuning_log.workload_json(tuning_key(workload)),
         **({"note": UNPACKED} if unpacked else {}),
     }
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0))
