@@ -67,7 +67,7 @@ def unwritten(shape, dtype: str) -> np.ndarray:
 def lower(function: tirx.PrimFunc, target: tvm.target.Target) -> Lowered:
     """The scheduled PrimFunc as ``tvm.compile`` would have it for the GPU ``target``, without a host's code.
 
-    Whatever GPU is present, none is asked.  BadInput where the host would do more than launch kernels one after another.
+    No GPU that may be present is asked.  BadInput where the host would do more than launch kernels one after another.
     """
     function = function.with_attr("global_symbol", "main")
     with target, tvm.transform.PassContext(disabled_pass=list(PACKING)), no_gpu():

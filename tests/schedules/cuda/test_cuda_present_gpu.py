@@ -21,8 +21,12 @@ ON_A_GPU = ("ffi.Module.create.cuda", "tvm_callback_cuda_compile")
 def asked(monkeypatch):
     """What TVM asked of a GPU of sm_90."""
     found: list[str] = []
-    monkeypatch.setattr(tvm.runtime.Device, "exist", property(lambda device: not found.append("exist")))
-    monkeypatch.setattr(tvm.runtime.Device, "compute_version", property(lambda device: found.append("version") or "9.0"))
+
+    def answers(question: str, answer) -> property:
+        return property(lambda device: found.append(question) or answer)
+
+    monkeypatch.setattr(tvm.runtime.Device, "exist", answers("exist", True))
+    monkeypatch.setattr(tvm.runtime.Device, "compute_version", answers("compute_version", "9.0"))
     registry = tvm_ffi.registry
     before = {name: registry.get_global_func(name, allow_missing=True) for name in ON_A_GPU}
 
