@@ -22,18 +22,24 @@ def compiled(mod, target: tvm.target.Target, **options) -> tvm.runtime.Executabl
 
 
 @contextmanager
-def cuda_text_as(replaced: Callable[[str], str]) -> Iterator[None]:
-    """While inside, what is compiled for a GPU holds ``replaced(text)`` where TVM would put the CUDA text.
-
-    Nothing is compiled for the GPU that may be present.
-    """
+def no_gpu() -> Iterator[None]:
+    """While inside, what is compiled for a GPU is text: TVM compiles nothing for the one that may be present."""
     before = os.environ.get(FALLBACK)
     os.environ[FALLBACK] = "1"
-    tvm_ffi.register_global_func(POSTPROCESS, lambda text, target: replaced(text), override=True)
     try:
         yield
     finally:
-        tvm_ffi.registry.remove_global_func(POSTPROCESS)
         del os.environ[FALLBACK]
         if before is not None:
             os.environ[FALLBACK] = before
+
+
+@contextmanager
+def cuda_text_as(replaced: Callable[[str], str]) -> Iterator[None]:
+    """As :func:`no_gpu`, with ``replaced(text)`` where TVM would put the CUDA text."""
+    tvm_ffi.register_global_func(POSTPROCESS, lambda text, target: replaced(text), override=True)
+    try:
+        with no_gpu():
+            yield
+    finally:
+        tvm_ffi.registry.remove_global_func(POSTPROCESS)

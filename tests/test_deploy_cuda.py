@@ -14,11 +14,14 @@ from hawqtvm.deploy import deploy, show
 from hawqtvm.emulator.lowered import lower
 from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.qnn.model import Quantization
+from hawqtvm.quantize import quantize_source
 from hawqtvm.runtime import gpu, load
+from hawqtvm.source import Source
 from hawqtvm.verify import verify
 from schedules.cuda import conv2d_direct, nvcc
 from schedules.target import find_target
 from tests.nets import quantized_net
+from tests.relay_passes.stages import mixed_plan
 
 
 def can_compile() -> bool:
@@ -90,6 +93,19 @@ def test_it_runs_on_no_other_machine(built):
     for run in (load, verify):
         with pytest.raises(BadInput, match="needs an NVIDIA GPU of sm_75, this machine has none"):
             run(built.path)
+
+
+@needs_nvcc
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [8, 4, "mixed"])
+@pytest.mark.parametrize("model", ["resnet18", "resnet50"])
+def test_a_whole_network_at_full_size(model, bits, tmp_path):
+    """224x224, batch 8."""
+    quantized, _ = quantize_source(Source(model))
+    plan = mixed_plan(quantized, 0) if bits == "mixed" else bits
+    done = deploy(quantized, plan, 8, tmp_path / "artifact", target="nvidia/nvidia-t4")
+    assert done.network["exact"] and done.network["verified"] == "executed in emulation"
 
 
 @needs_nvcc

@@ -9,6 +9,7 @@ from tvm import ir, tirx
 
 from hawqtvm.emulator.emulated import Emulated
 from hawqtvm.errors import BadInput
+from schedules.lowering import no_gpu
 
 # With these the host's function is one of plain calls to kernels no more.
 PACKING = ("tirx.MakePackedAPI", "tirx.FP8StorageLegalize", "tirx.BF16StorageLegalize")
@@ -66,10 +67,10 @@ def unwritten(shape, dtype: str) -> np.ndarray:
 def lower(function: tirx.PrimFunc, target: tvm.target.Target) -> Lowered:
     """The scheduled PrimFunc as ``tvm.compile`` would have it for the GPU ``target``, without a host's code.
 
-    BadInput where the host would do more than launch kernels one after another.
+    No GPU that may be present is asked.  BadInput where the host would do more than launch kernels one after another.
     """
     function = function.with_attr("global_symbol", "main")
-    with target, tvm.transform.PassContext(disabled_pass=list(PACKING)):
+    with target, tvm.transform.PassContext(disabled_pass=list(PACKING)), no_gpu():
         mod = tirx.transform.BindTarget(target)(tvm.IRModule({"main": function}))
         pipeline, _, finalize_device = tirx.get_default_tir_pipeline(target)
         mod = pipeline(mod)

@@ -44,6 +44,10 @@ def _head(report: dict) -> list[str]:
         f"Batch {report['batch']}, {report['residual']} residual stream, configs by the schedules' own estimate. Every "
         "figure is computed from the binary and the data sheet, none is measured.",
         "",
+        "- **kernel**: window and stride, the input's height and width, channels, codes that are read and written. "
+        "`+int16`: adds an int16 residual; `and uint8`: writes what it made once more, as uint8.",
+        "- **config**: warps of a block, by pixels x channels x parts of the sum; fragments of a warp, of 8 images of "
+        "pixels x of 8 channels; how many lie side by side in a row of pixels; 16-byte quads of a pixel at a time.",
         "- **blocks/SM**: what an SM holds at once, and what allows no more.",
         "- **of loop**: share of Tensor Core instructions in the innermost loop; in brackets where the kernel has no "
         "loop, of all its instructions. From 25% on an SM can issue all others beside them.",
@@ -53,7 +57,8 @@ def _head(report: dict) -> list[str]:
         "has most blocks, with tails, and with the loop's other instructions, but those that a branch may skip. The "
         "**bound** is the largest of them; launches, latencies, bandwidth of caches and shared memory are not in it.",
         f"- **HAWQ**: {report['published']}. Theirs is the convolution's kernel; ours has the residual add and the "
-        "second output in it. HAWQ / bound is the room that a kernel has below their time: a bound predicts nothing.",
+        "second output in it. **Of peak**: of the operations' peak. **HAWQ / bound** is the room that a kernel has "
+        "below their time: a bound predicts nothing.",
         "",
     ]
 

@@ -68,8 +68,13 @@ def space(workload: Conv2d, target: CudaTarget, threads: int) -> list[Config]:
 
 
 def default(workload: Conv2d, target: CudaTarget, threads: int) -> Config:
-    """The tile that the estimate likes best."""
-    return min(conv2d_space.tiles(workload, target), key=lambda config: cycles(config, workload, target, threads))
+    """The tile that the estimate likes best; of equal ones that with least shared memory."""
+    geo = geometry(workload)
+
+    def cost(config: Config) -> tuple[float, int]:
+        return cycles(config, workload, target, threads), conv2d_space.shared_bytes(config, geo)
+
+    return min(conv2d_space.tiles(workload, target), key=cost)
 
 
 def cycles(config: Config, workload: Conv2d, target: CudaTarget, threads: int) -> float:

@@ -26,6 +26,7 @@ SECTOR_QUADS = 2  # of the second-level cache
 SCHEDULERS = 4  # of an SM, each with a quarter of its Tensor Cores
 LATENCY = 600  # cycles of a load from global memory
 BARRIER = 40
+OVERLAP = 0.1  # how much the shorter of a kernel's work and its bytes of DRAM adds to the longer
 LAUNCH = 2000  # a block's start, its first addresses and its last stores
 
 
@@ -56,7 +57,8 @@ def cycles(config: Config, workload: Conv2d, target: CudaTarget) -> float:
     resident = resident_blocks(config, geo, target)
     rounds, left = divmod(-(-blocks // gpu.sms), resident)
     time = rounds * max(resident * busy, alone) + (max(left * busy, alone) if left else 0)
-    return max(time, _bytes(workload, geo) / gpu.dram_bytes)
+    moved = _bytes(workload, geo) / gpu.dram_bytes
+    return max(time, moved) + OVERLAP * min(time, moved)
 
 
 def pixel_tiles(config: Config, geo: Geometry) -> int:

@@ -164,6 +164,14 @@ def test_many_configs_for_each_layer_of_resnet18(x, shape):
     assert all(conv2d_direct.check(config, workload, T4) is None for config in space[::50])
 
 
+def test_of_configs_that_wait_for_the_same_bytes_the_one_with_less_work_is_taken():
+    workload = layer(channels=64, size=56, out_channels=256, kernel=1, epilogue=Epilogue(WIDE, 0, *WIDE.limits, 36))
+    best = conv2d_direct.default(workload, T4, 1)
+    small = replace(best, warps_m=1, warps_n=1, warps_k=2, frags_m=2, frags_n=2, width=2)
+    assert conv2d_direct.check(small, workload, T4) is None
+    assert conv2d_direct.cycles(best, workload, T4, 1) < conv2d_direct.cycles(small, workload, T4, 1)
+
+
 @pytest.mark.parametrize("workload", [layer(), layer(NIBBLES, stride=2), layer(batch=1)], ids=["8", "4", "batch 1"])
 def test_no_bank_conflicts(workload):
     """Eight rows in sequence, which one load reads, are in different banks."""
