@@ -14,7 +14,7 @@ from hawqtvm.errors import CheckFailed
 from hawqtvm.qnn.formats import Format
 from schedules.cuda import conv2d_direct
 from schedules.cuda.conv2d_geometry import geometry
-from schedules.cuda.conv2d_space import Config, tile
+from schedules.cuda.conv2d_space import Config, shared_bytes, tile, tiles
 from schedules.target import find_target
 from schedules.workload import Conv2d, Epilogue, Rescaled
 
@@ -170,6 +170,16 @@ def test_of_configs_that_wait_for_the_same_bytes_the_one_with_less_work_is_taken
     small = replace(best, warps_m=1, warps_n=1, warps_k=2, frags_m=2, frags_n=2, width=2)
     assert conv2d_direct.check(small, workload, T4) is None
     assert conv2d_direct.cycles(best, workload, T4, 1) < conv2d_direct.cycles(small, workload, T4, 1)
+
+
+def test_of_equal_estimates_the_tile_with_least_shared_memory_is_taken():
+    workload = layer(size=56, epilogue=Epilogue(BYTES, 0, 0, 255, 36, Rescaled(WIDE, 0, 2**30, 37)))
+    best, geo = conv2d_direct.default(workload, T4, 1), geometry(workload)
+    least = conv2d_direct.cycles(best, workload, T4, 1)
+    equal = [c for c in tiles(workload, T4) if conv2d_direct.cycles(c, workload, T4, 1) == least]
+    shared = {shared_bytes(config, geo) for config in equal}
+    assert len(shared) > 1
+    assert shared_bytes(best, geo) == min(shared)
 
 
 @pytest.mark.parametrize("workload", [layer(), layer(NIBBLES, stride=2), layer(batch=1)], ids=["8", "4", "batch 1"])
