@@ -99,6 +99,7 @@ def test_refuses_configs(change, reason):
         ({"height": 8, "width": 8}, 4, "nothing to split"),
         ({}, 2, "all rows"),
         ({"x_zero_point": 1}, 3, "padding of 0"),
+        ({"x_zero_point": 1, "height": 1, "width": 14, "strides": (1, 2)}, 1, "padding of 0"),
         ({"padding": (1, 1, 0, 1), "height": 8}, 3, "padding of 0"),
         ({"padding": (1, 1, 1, 0), "width": 8}, 3, "padding of 0"),
     ],
