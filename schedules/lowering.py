@@ -1,6 +1,7 @@
 """How kernels become machine code."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,17 +22,42 @@ def compiled(mod, target: tvm.target.Target, **options) -> tvm.runtime.Executabl
         return tvm.compile(mod, target=target, **options)
 
 
+class _NoGpu:
+    """The environment's variable is set from the first thread's entry to the last one's exit."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = os.environ.get(FALLBACK)
+                os.environ[FALLBACK] = "1"
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                del os.environ[FALLBACK]
+                if self._before is not None:
+                    os.environ[FALLBACK] = self._before
+
+
+_NO_GPU = _NoGpu()
+
+
 @contextmanager
 def no_gpu() -> Iterator[None]:
-    """While inside, what is compiled for a GPU is text: TVM compiles nothing for the one that may be present."""
-    before = os.environ.get(FALLBACK)
-    os.environ[FALLBACK] = "1"
+    """While inside, what is compiled for a GPU is text: TVM compiles nothing for the one that may be present.
+
+    Threads may be inside at once.
+    """
+    _NO_GPU.enter()
     try:
         yield
     finally:
-        del os.environ[FALLBACK]
-        if before is not None:
-            os.environ[FALLBACK] = before
+        _NO_GPU.leave()
 
 
 @contextmanager

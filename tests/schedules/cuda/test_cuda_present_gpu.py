@@ -1,6 +1,8 @@
 """Kernels are compiled for the GPU that was asked for, though TVM finds another one."""
 
 import base64
+import os
+from contextlib import ExitStack
 
 import pytest
 import tvm
@@ -10,7 +12,7 @@ from gpu import T4
 from hawqtvm.emulator.lowered import lower
 from hawqtvm.qnn.formats import Format
 from schedules.cuda import nvcc, pool
-from schedules.lowering import compiled, cuda_text_as
+from schedules.lowering import FALLBACK, compiled, cuda_text_as, no_gpu
 from schedules.workload import MaxPool2d
 
 # what TVM's runtime for CUDA brings, where a driver is, and what TVM compiles with by itself
@@ -56,6 +58,19 @@ def test_the_text_is_the_same(kernel, asked):
     lowered = lower(kernel, T4.tvm)
     assert "__global__" in lowered.source
     assert asked == []
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_threads_are_inside_at_once(monkeypatch, before):
+    monkeypatch.delenv(FALLBACK, raising=False)
+    if before is not None:
+        monkeypatch.setenv(FALLBACK, before)
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(no_gpu())
+        second.enter_context(no_gpu())
+        first.close()
+        assert os.environ[FALLBACK] == "1"
+    assert os.environ.get(FALLBACK) == before
 
 
 @pytest.mark.skipif(nvcc.find_tool("nvcc") is None, reason="no nvcc, which compiles for NVIDIA GPUs")
