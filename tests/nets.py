@@ -4,13 +4,11 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
 from hawqtvm.qnn.model import QuantizedModel
 from hawqtvm.quantize import quantize
-from hawqtvm.runtime import cpu
 
 BATCHES, BATCH = 2, 4
 
@@ -201,9 +199,3 @@ def quantized_net(name: str, seed: int = 0) -> QuantizedModel:
     """One of ``NETS``, quantized; not to be changed."""
     build, dims = NETS[name]
     return quantized(build(), dims, seed)
-
-
-def needs_level(target) -> None:
-    """Skips where this processor lacks the target's features."""
-    if not cpu.cpu_features().issuperset(target.features):
-        pytest.skip(f"this processor cannot run {target.name}")

@@ -22,7 +22,8 @@ from hawqtvm.qnn.model import RESIDUALS, Arithmetic
 from hawqtvm.runtime import cpu, load
 from hawqtvm.verify import verify
 from schedules.target import CPU_TARGETS, find_target
-from tests.nets import NETS, needs_level, noise
+from tests.needs import needs_level
+from tests.nets import NETS, noise
 
 MIXED = {"same.conv1": 4, "same.conv2": 4, "down.conv2": 4}
 QUICK = {"threads": 1, "measure": False}

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 
 import pytest
 import tvm
@@ -20,19 +19,9 @@ from hawqtvm.source import Source
 from hawqtvm.verify import verify
 from schedules.cuda import conv2d_direct, nvcc
 from schedules.target import find_target
+from tests.needs import needs_compiler, needs_nvcc
 from tests.nets import quantized_net
 from tests.relay_passes.stages import mixed_plan
-
-
-def can_compile() -> bool:
-    try:
-        return bool(nvcc.find_nvcc())
-    except BadInput:
-        return False
-
-
-needs_nvcc = pytest.mark.skipif(not can_compile(), reason="no nvcc, which compiles for NVIDIA GPUs")
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, with which the emulator runs kernels")
 
 
 @pytest.fixture(scope="module")

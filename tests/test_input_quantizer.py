@@ -10,7 +10,7 @@ from hawqtvm.qnn import reference
 from hawqtvm.qnn.model import Quantization
 from relay_passes.executable import build
 from schedules.target import CPU_TARGETS
-from tests.nets import needs_level
+from tests.needs import needs_level
 
 QUANTIZATIONS = [(1 / 255, 0), (1 / 16, 0), (0.1, 128), (0.0173, 117), (3.0, 255), (1e-30, 7), (1e30, 1)]
 

@@ -59,7 +59,7 @@ class Packed:
 def pack(path: Path, title: str, workloads: dict, target: CudaTarget, trials: int) -> Packed:
     """Writes the bundle of at most ``trials`` candidates for each of the workloads, ``{workload: its name}``.
 
-    BadInput where nvcc is missing or refuses, or the file cannot be written; CheckFailed where no candidate of a
+    BadInput where nvcc is missing, or the file cannot be written; CheckFailed where no candidate of a
     workload compiles.
     """
     nvcc.find_nvcc()  # before the long work

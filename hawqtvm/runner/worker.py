@@ -17,8 +17,6 @@ LEAST_SETS, MOST_SETS = 8, 64
 ALIGNED = 256  # bytes between buffers
 RUINED = 3  # exit code: the driver takes no more calls of this process
 
-Say = Callable[[dict], None]
-
 
 def work(bundle: Bundle, number: int, left_out: Iterable[int], device: int, timed: bool) -> int:
     """Says on stdout, a JSON object a line, which candidate's turn ``begins``, which was ``checked``, the ``times``.

@@ -1,7 +1,6 @@
 """A stand-in for NVIDIA's driver, and a bundle for it."""
 
 import json
-import shutil
 
 import pytest
 
@@ -11,13 +10,13 @@ from schedules.cuda import nvcc
 from schedules.target import find_target
 from tests.bundle import standin
 from tests.bundle.workloads import FEW, WORKLOADS
+from tests.needs import require_compiler
 
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory):
     """The folder in which the driver's library is."""
-    if shutil.which("g++") is None:
-        pytest.skip("no g++, with which the stand-in for the driver and the emulator are compiled")
+    require_compiler()
     return standin.build(tmp_path_factory.mktemp("driver"))
 
 

@@ -15,17 +15,8 @@ from hawqtvm.runner.bundle import Bundle
 from hawqtvm.tune.__main__ import main
 from schedules.cuda import nvcc
 from tests.bundle import standin
+from tests.needs import needs_nvcc
 from tests.nets import quantized_net
-
-
-def has_nvcc() -> bool:
-    try:
-        return bool(nvcc.find_nvcc())
-    except BadInput:
-        return False
-
-
-needs_nvcc = pytest.mark.skipif(not has_nvcc(), reason="no nvcc, which compiles for NVIDIA GPUs")
 
 
 @needs_nvcc

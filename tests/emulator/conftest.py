@@ -1,12 +1,11 @@
 """What the emulator's tests need of the machine."""
 
-import shutil
-
 import pytest
+
+from tests.needs import require_compiler
 
 
 @pytest.fixture(autouse=True, scope="session")
 def needs_compiler():
     """Skips where nothing compiles the kernels."""
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ on this machine")
+    require_compiler()

@@ -1,7 +1,5 @@
 """Whole networks for a GPU, in emulation: each tensor's format, and the logits code by code."""
 
-import shutil
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,12 +10,12 @@ from hawqtvm.qnn import reference
 from relay_passes.context import Context
 from relay_passes.pipeline import lower
 from schedules.target import find_target
+from tests.needs import needs_compiler
 from tests.nets import NETS
 from tests.relay_passes.stages import after, input_codes, mixed_plan, model_of, net_context, run
 from tests.relay_passes.test_exact import RANDOM, random_case
 
 T4 = find_target("sm_75")
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, with which the emulator runs kernels")
 
 
 def assert_exact(context: Context, codes: np.ndarray) -> None:

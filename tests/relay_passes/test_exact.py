@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tvm import relax
 
 from hawqtvm.qnn import reference
-from hawqtvm.runtime.cpu import cpu_features
 from relay_passes.check import check
 from relay_passes.pipeline import REWRITES, lower
 from schedules.target import CPU_TARGETS
+from tests.needs import needs_level
 from tests.nets import NETS, quantized
 from tests.relay_passes.random_nets import networks
 from tests.relay_passes.stages import (
@@ -110,8 +110,7 @@ def test_many_random_nets(data):
 @pytest.mark.parametrize(("net", "threads"), [("residual", 2), ("branches", 1)])
 def test_targets_up_to_this_cpu(net, target, threads):
     """A library for a lower level runs on a higher one; optimized as it is shipped."""
-    if not cpu_features().issuperset(target.features):
-        pytest.skip(f"this CPU is below {target.name}")
+    needs_level(target)
     context = net_context(net, mixed_plan(model_of(net), threads), target=target, threads=threads)
     mod, _ = lower(context)
     codes = input_codes(context)

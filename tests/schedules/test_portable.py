@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hawqtvm.qnn.formats import Format
-from hawqtvm.runtime.cpu import cpu_features
 from schedules.cpu import portable
+from schedules.target import find_target
 from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, Epilogue, MaxPool2d, Reformat
+from tests.needs import needs_level
 
 LAYOUTS = ("NCHW", "NCHW16c")
 FORMATS = [Format(code, layout) for code in ("uint4", "uint8", "int16", "int32") for layout in LAYOUTS]
@@ -201,8 +202,8 @@ def test_reformat(code, channels):
 @pytest.mark.parametrize("bits", [4, 8])
 def test_optimized(mcpu, groups, bits):
     """As a library is built, on the extremes."""
-    if mcpu == "x86-64-v3" and "avx2" not in cpu_features():
-        pytest.skip("this CPU has no AVX2")
+    if mcpu == "x86-64-v3":
+        needs_level(find_target("avx2"))
     x = Format(f"uint{bits}", "NCHW16c", packed=bits == 4)
     residual = rescaled([Format("int16", "NCHW16c")])
     workload = Conv2d(2, 24, 9, 11, 24, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), groups, x, 3, bits)

@@ -18,13 +18,13 @@ from relay_passes.context import Context
 from schedules.cuda import nvcc
 from schedules.target import find_target
 from schedules.workload import AvgPool2d, Conv2d, Dense, Elementwise, Epilogue, MaxPool2d, Requantized, Rescaled
+from tests.needs import needs_nvcc
 from tests.nets import quantized_net
 
 T4 = find_target("sm_75")
 NIBBLES, BYTES, WIDE = (Format(code, "HWNC", code == "uint4") for code in ("uint4", "uint8", "int16"))
 IMMA = {4: "IMMA.8832.U4.S4", 8: "IMMA.8816.U8.S8"}
 
-needs_nvcc = pytest.mark.skipif(nvcc.find_tool("nvcc") is None, reason="no nvcc, which compiles for NVIDIA GPUs")
 needs_disassembler = pytest.mark.skipif(nvcc.find_tool("nvdisasm") is None, reason="no nvdisasm, which shows SASS")
 
 

@@ -14,6 +14,7 @@ from hawqtvm.qnn.formats import Format
 from schedules.cuda import nvcc, pool
 from schedules.lowering import FALLBACK, compiled, cuda_text_as, no_gpu
 from schedules.workload import MaxPool2d
+from tests.needs import needs_nvcc
 
 # what TVM's runtime for CUDA brings, where a driver is, and what TVM compiles with by itself
 ON_A_GPU = ("ffi.Module.create.cuda", "tvm_callback_cuda_compile")
@@ -73,7 +74,7 @@ def test_threads_are_inside_at_once(monkeypatch, before):
     assert os.environ.get(FALLBACK) == before
 
 
-@pytest.mark.skipif(nvcc.find_tool("nvcc") is None, reason="no nvcc, which compiles for NVIDIA GPUs")
+@needs_nvcc
 def test_the_binary_is_the_same(kernel, asked):
     binaries = []
 
