@@ -15,7 +15,8 @@ from tests.tune.records import CONV, VNNI
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layers_have_spaces_worth_searching(name):
-    assert len(candidate_space(LAYERS[name], VNNI, 1).choices) > 15
+    workload, threads = LAYERS[name]
+    assert len(candidate_space(workload, VNNI, threads).choices) > 15
 
 
 def test_curves_fall_to_the_best_and_end_there_for_those_that_try_all(tmp_path):
