@@ -18,7 +18,7 @@ from hawqtvm.report.run import Layer, Load, Network, Run
 from hawqtvm.runtime import threads as cpu_threads
 from hawqtvm.runtime.artifact import Artifact, check_runs_here, read_artifact
 
-ROUNDS, TURNS = 15, 6
+ROUNDS, TURNS = 12, 6
 
 
 def measure(
@@ -93,7 +93,7 @@ def _measure(groups, rounds: int, turns: int, threads: int | None, commits) -> t
 
 def _round(job: dict) -> tuple[Load, list[list[dict]]]:
     busy, started = machine.Busy(), _now()
-    command = [sys.executable, "-m", "hawqtvm.report.worker"]
+    command = [sys.executable, "-m", "hawqtvm.runtime.turns"]
     done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True)
     if done.returncode:
         kind = BadInput if done.returncode == BadInput.exit_code else CheckFailed

@@ -1,4 +1,4 @@
-"""What is compared: a network, its copy, and two of it with a slower schedule, one for a layer, one for the whole."""
+"""What is compared: a network, its copy, and two of it with slower schedules, one in a layer, one throughout."""
 
 import json
 import shutil
@@ -18,20 +18,20 @@ from schedules import tuning_log
 from schedules.tuned import family
 
 BATCH, THREADS, CONFIGS = 8, 1, 24
-SLOWER = {"layer": (1.12, 1.25), "network": (1.05, 1.08)}  # times, in place
+SLOWER = {"layer": (1.12, 1.25), "network": (1.045, 1.06)}  # times, in place
 TRIED = 12
+PACES = [1 + step / 50 for step in range(1, 51)]  # times a layer's best that a network's layers are slowed to
 ROUNDS = 10
 SETTINGS = {"threads": THREADS, "verify": True, "measure": False}
 
 
 @dataclass(frozen=True)
 class Slower:
-    """A config that tuning found slower than the best: by how much its layer, and the network, are expected to be."""
+    """Configs that tuning found slower than the best, one a workload; ``expected``: their time over the best's."""
 
-    record: tuning_log.Record
+    records: list[tuning_log.Record]
     layers: list[str]
-    layer: float
-    network: float
+    expected: float
 
 
 def build(folder: Path, model: str) -> dict:
@@ -48,27 +48,35 @@ def build(folder: Path, model: str) -> dict:
     records = [record for record in records if record.error is None]
     deploy(quantized, 8, BATCH, folder / "base", tuning_logs=folder / "logs", **SETTINGS)
     shutil.copytree(folder / "base", folder / "same", dirs_exist_ok=True)
-    options = candidates(rows, records)
     subjects = {
         "model": model,
-        "layer": _slow(folder, quantized, records, "layer", [o for o in options if len(o.layers) == 1]),
-        "network": _slow(folder, quantized, records, "network", options),
+        "layer": _slow(folder, quantized, records, "layer", slower_layers(rows, records)),
+        "network": _slow(folder, quantized, records, "network", slower_networks(rows, records)),
     }
     write_atomic(done, json.dumps(subjects, indent=1) + "\n")
     return subjects
 
 
-def candidates(rows, records: list[tuning_log.Record]) -> list[Slower]:
-    """Every config that was measured slower than its workload's best."""
-    total = sum(row.us * len(row.layers) for row in rows)
-    layers = {family(row.workload): row for row in rows}
-    found = []
-    for record in records:
-        row = layers[family(record.workload)]
-        if record.median > row.us:
-            whole = 1 + (record.median - row.us) * len(row.layers) / total
-            found.append(Slower(record, row.layers, record.median / row.us, whole))
+def slower_layers(rows, records: list[tuning_log.Record]) -> list[Slower]:
+    """Every config that was measured slower than its workload's best, where one layer has the workload."""
+    alone = {family(row.workload): row for row in rows if len(row.layers) == 1}
+    pairs = [(record, alone.get(family(record.workload))) for record in records]
+    return [Slower([r], row.layers, r.median / row.us) for r, row in pairs if row and r.median > row.us]
+
+
+def slower_networks(rows, records: list[tuning_log.Record]) -> list[Slower]:
+    """For each pace, every workload with the config nearest to it."""
+    total, found = sum(row.us * len(row.layers) for row in rows), []
+    for pace in PACES:
+        chosen = [_nearest(records, row, pace) for row in rows]
+        time = sum(record.median * len(row.layers) for record, row in zip(chosen, rows, strict=True))
+        found.append(Slower(chosen, [layer for row in rows for layer in row.layers], time / total))
     return found
+
+
+def _nearest(records: list[tuning_log.Record], row, pace: float) -> tuning_log.Record:
+    mine = [record for record in records if family(record.workload) == family(row.workload)]
+    return min(mine, key=lambda record: abs(record.median / row.us - pace))
 
 
 def _slow(folder: Path, quantized, records, kind: str, options: list[Slower]) -> dict:
@@ -80,14 +88,14 @@ def _slow(folder: Path, quantized, records, kind: str, options: list[Slower]) ->
     wanted = (least + most) / 2 - 1
     aim, untried, tried = wanted, list(options), []
     for _ in range(min(TRIED, len(options))):
-        option = min(untried, key=lambda o: abs(getattr(o, kind) - 1 - aim))
+        option = min(untried, key=lambda o: abs(o.expected - 1 - aim))
         untried.remove(option)
         ratio = _in_place(folder, quantized, records, kind, option)
-        note(f"{kind}: {option.layers} with {option.record.schedule} {option.record.config}: {ratio:.3f} times")
+        note(f"{kind}: {option.expected:.3f} times was expected, {ratio:.3f} measured: {_configs(option)}")
         if least <= ratio <= most:
             return _subject(kind, option, ratio)
         tried.append((ratio, option))
-        aim = (getattr(option, kind) - 1) * wanted / max(ratio - 1, wanted / 3)
+        aim = (option.expected - 1) * wanted / max(ratio - 1, wanted / 3)
     slow = [(ratio, option) for ratio, option in tried if ratio > most]
     if not slow:
         raise CheckFailed(f"no slower config was found that makes the {kind} {least} times slower")
@@ -99,18 +107,21 @@ def _subject(kind: str, option: Slower, ratio: float) -> dict:
     return {
         "row": option.layers[0] if kind == "layer" else None,
         "layers": option.layers,
-        "schedule": option.record.schedule,
-        "config": option.record.config,
+        "configs": _configs(option),
         "ratio": ratio,
     }
 
 
+def _configs(option: Slower) -> list[str]:
+    return [f"{record.schedule} {record.config}" for record in option.records]
+
+
 def _in_place(folder: Path, quantized, records, kind: str, option: Slower) -> float:
-    """Builds the network with the option's config in ``folder``/kind and says how much slower it, or the layer, is."""
+    """Builds the network with the option's configs in ``folder``/kind and says how much slower it, or the layer, is."""
     logs = folder / f"logs-{kind}"
-    same = family(option.record.workload)
-    kept = [record for record in records if family(record.workload) != same or record is option.record]
-    path = tuning_log.log_path(logs, option.record.device, option.record.target, option.record.threads)
+    slowed = {family(record.workload) for record in option.records}
+    kept = [record for record in records if family(record.workload) not in slowed] + option.records
+    path = tuning_log.log_path(logs, kept[0].device, kept[0].target, kept[0].threads)
     write_atomic(path, "".join(map(tuning_log.line, kept)))
     deploy(quantized, 8, BATCH, folder / kind, tuning_logs=logs, **SETTINGS)
     rows = judged(*measure_pairs([folder / "base"], [folder / kind], rounds=ROUNDS), Factors())
