@@ -13,6 +13,7 @@ from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.runtime import threads as cpu_threads
 from hawqtvm.runtime.artifact import Artifact, check_runs_here, read_artifact
 from hawqtvm.runtime.engine import Program
+from hawqtvm.runtime.pages import make_huge
 
 ALIGNMENT = 64  # bytes; TVM's kernels take it for granted and crash without
 
@@ -27,7 +28,10 @@ def load(path: str | os.PathLike, threads: int | None = None) -> "Model":
     count = cpu_threads.choose(threads, artifact.threads)
     gpu = check_runs_here(artifact)
     program = cpu_threads.run_with(count, lambda: Program(artifact.library, artifact.sha256, gpu))
-    return Model(artifact, program, count)
+    model = Model(artifact, program, count)
+    if gpu is None:
+        model.settle()
+    return model
 
 
 class Model:
@@ -39,6 +43,22 @@ class Model:
         self.logits_scale = artifact.logits_scale
         self._program, self._memory = program, program.memory
         self._turn = threading.Lock()  # the VM keeps one call's state
+
+    def settle(self) -> None:
+        """Runs once, and moves what the kernels read and write to huge pages where the system gives any."""
+        touched: list[np.ndarray] = []
+
+        def after(kernel, arguments):
+            if kernel in self.artifact.layer_of:
+                touched.extend(map(self._memory.array, arguments))
+
+        def work():
+            codes = self._codes(np.zeros(self.input_shape, np.uint8))
+            with self._program.watched(lambda kernel: None, after):
+                self._logits(codes)
+            make_huge(touched)
+
+        self._run(work)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits, int32 (N, ...), of ``images``: float32 (N, C, H, W), or uint8 input codes of that shape.
