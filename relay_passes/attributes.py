@@ -1,14 +1,12 @@
 """Operator attributes of the QNN dialect: plain values in a DictAttrs, and the workload they describe."""
 
-import math
 from typing import Any
 
-import numpy as np
 from tvm import ir
 
 from hawqtvm.qnn.formats import Format
+from relay_passes.headroom import headroom
 from schedules.workload import (
-    MAX_HEADROOM,
     AvgPool2d,
     Concat,
     Conv2d,
@@ -78,15 +76,19 @@ def is_constant(expr) -> bool:
 def epilogue(call: ir.Call, a: dict) -> Epilogue | None:
     if "lo" not in a:
         return None
-    residual = None
-    if "residual" in a:
-        residual = Rescaled(a["residual"], a["residual_zero_point"], a["residual_b"], a["residual_c"])
     codes = None
     if "codes" in a:
         y = Rescaled(a["out"], a["codes_y_zero_point"], a["codes_b"], a["codes_c"])
         codes = Requantized(y, a["codes"], a["codes_zero_point"], a["codes_lo"], a["codes_hi"])
     min_shift = int(constant(call.args[4]).min())
-    return Epilogue(a["out"], a["zero_point"], a["lo"], a["hi"], min_shift, residual, codes)
+    return Epilogue(a["out"], a["zero_point"], a["lo"], a["hi"], min_shift, residual(a), codes, a["headroom16"])
+
+
+def residual(a: dict) -> Rescaled | None:
+    """What a layer's epilogue adds."""
+    if "residual" not in a:
+        return None
+    return Rescaled(a["residual"], a["residual_zero_point"], a["residual_b"], a["residual_c"])
 
 
 def conv2d(call: ir.Call) -> Conv2d:
@@ -107,16 +109,8 @@ def conv2d(call: ir.Call) -> Conv2d:
         a["x_zero_point"],
         a["bits"],
         epilogue(call, a),
-        headroom(call, a),
+        headroom(c // a["groups"], a["kernel"], a["x"].limits[1], a["bits"], constant(call.args[2])),
     )
-
-
-def headroom(call: ir.Call, a: dict) -> int:
-    """Bits to spare above any accumulator of a convolution, by its shape and its actual bias."""
-    products = a["x_dims"][1] // a["groups"] * math.prod(a["kernel"])
-    most = products * a["x"].limits[1] << (a["bits"] - 1)
-    most += int(np.abs(constant(call.args[2]).astype("int64")).max())
-    return next(bits for bits in range(MAX_HEADROOM, -1, -1) if bits == 0 or most << bits < 2**31)
 
 
 def dense(call: ir.Call) -> Dense:

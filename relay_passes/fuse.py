@@ -11,6 +11,7 @@ from tvm import ir, relax
 from hawqtvm.qnn.dyadic import dyadic
 from relay_passes import attributes
 from relay_passes.context import Context
+from relay_passes.headroom import headroom16, undecided
 from relay_passes.rewrite import rebuild
 
 LAYERS = ("qnn.conv2d", "qnn.dense")
@@ -57,6 +58,9 @@ def fuse(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
                 "residual_b": b,
                 "residual_c": c,
             }
-        return attributes.changed(layer, args, **epilogue)
+        weight, bias, *scale = (attributes.constant(arg) for arg in args[1:5])
+        ends = undecided(a["lo"], a["hi"], a["zero_point"], attributes.residual(epilogue))
+        room = headroom16(weight, bias, attributes.read(layer)["x"].limits[1], *scale, *ends)
+        return attributes.changed(layer, args, headroom16=room, **epilogue)
 
     return rebuild(mod, visit)

@@ -17,7 +17,7 @@ MULTIPLIER = 2**30
 def tuning_key(workload):
     """The workload with one representative for all numbers that make the same kernel but for its constants.
 
-    Kept: dims, formats, clips of wide codes, headroom, whether a zero point is 0, whether shifts are below
+    Kept: dims, formats, clips of wide codes, headrooms, whether a zero point is 0, whether shifts are below
     ``FAST_SHIFT``.
     """
     if isinstance(workload, Conv2d):

@@ -40,7 +40,9 @@ class Epilogue:
 
     ``y = clip(((acc * b + 2**(c-1)) >> c) [+ residual] + zero_point, lo, hi)``; ``b`` and ``c`` are int32 constants
     of one number for each output channel; ``min_shift`` is the least ``c``, known when the kernel is built.
-    ``codes``: a second output, made of ``y``.
+    ``codes``: a second output, made of ``y``.  ``headroom16``: accumulators may be shifted left by that many bits, at
+    most ``MAX_HEADROOM``, and then saturate to int16 without a change of any ``y``, and all ``b`` are multiples of
+    2**16; -1 where that is not so.
     """
 
     out: Format
@@ -50,6 +52,7 @@ class Epilogue:
     min_shift: int
     residual: Rescaled | None = None
     codes: Requantized | None = None
+    headroom16: int = -1
 
     @property
     def outputs(self) -> tuple[Format, ...]:

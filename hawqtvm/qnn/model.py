@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hawqtvm.errors import BadInput, CheckFailed
-from hawqtvm.qnn.dyadic import dyadic
-from hawqtvm.qnn.formats import LIMITS
+from hawqtvm.qnn.dyadic import dyadic, shortened
+from hawqtvm.qnn.formats import LIMITS, STORAGE
 from hawqtvm.qnn.graph import LAYERS, Graph, Step
 from hawqtvm.qnn.quantizers import WIDE_LIMITS
 
@@ -90,7 +90,8 @@ class QuantizedModel:
 
 @dataclass(frozen=True)
 class StepParameters:
-    """A step's integers under a plan.  ``ratios``: float64 real rescaling factors, one for each rescaled input.
+    """A step's integers under a plan.  ``ratios``: float64 rescaling factors, one for each rescaled input; of 15
+    significant bits where codes of at most 8 bits are made.
 
     ``weight``, ``bias``: int8 and int32, the zero point's share folded in.  ``in_zero_points``: one an input.
     Output codes are clipped to ``[lo, hi]``.  Max pools, concats and accumulators rescale nothing.
@@ -187,5 +188,7 @@ class Arithmetic:
             count = step.kernel[0] * step.kernel[1] if step.op == "avg_pool2d" else 1
             ratios = tuple(self.source_scale(i) / (out.scale * count) for i in step.inputs)
         ratios = tuple(np.where((r > 0) & (r < LEAST_FACTOR), LEAST_FACTOR, r) for r in ratios)
+        if out is not None and STORAGE[out.code] == "uint8":
+            ratios = tuple(shortened(r) for r in ratios)
         low, high = (0, 0) if out is None else self.clip(step, out)
         return StepParameters(zero_points, out, low, high, ratios, weight, bias, bits)

@@ -47,7 +47,7 @@ def parameters(workload) -> list[np.ndarray]:
     made = [weight, rng.integers(-MOST_BIAS, MOST_BIAS, channels, "int32")]
     if workload.epilogue:
         shift = workload.epilogue.min_shift
-        made += [rng.integers(2**30, 2**31, channels, "int32"), rng.integers(shift, shift + 3, channels, "int32")]
+        made += [rng.integers(2**14, 2**15, channels, "int32") << 16, rng.integers(shift, shift + 3, channels, "int32")]
     return made
 
 

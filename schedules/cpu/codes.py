@@ -20,6 +20,8 @@ from schedules.cpu.requantize import clip
 from schedules.target import CpuTarget
 from schedules.workload import Epilogue, Requantized
 
+SQUARE = [4 * (lane % 4) + lane // 4 for lane in range(LANES)]  # a square of four by four words, transposed
+
 
 def pixel_elements(format: Format) -> int:
     """Elements of the storage that hold the 16 channels of one pixel."""
@@ -106,12 +108,48 @@ def _as_int16(target, values, lo, hi):
 
 
 def _as_uint8(target, values, lo, hi):
-    pairs = [_pack(target, "packssdw", "int16", *pair) for pair in (values[:2], values[2:])]
+    return bytes_of_pairs(target, int16_pairs(target, values), lo, hi)
+
+
+def int16_pairs(target: CpuTarget, values: list) -> list:
+    """One to four int32x16 -> two int16x32 of two each, saturated, in the order of vpackssdw; the last may repeat."""
+    a, b, c, d = (values + values[-1:] * 3)[:4]
+    return [_pack(target, "packssdw", "int16", *pair) for pair in ((a, b), (c, d))]
+
+
+def bytes_of_pairs(target: CpuTarget, pairs: list, lo: int, hi: int):
+    """Two int16x32 of :func:`int16_pairs` -> uint8x64, a pixel after the other, clipped to lo..hi."""
     packed = view("int32x16", _pack(target, "packuswb", "uint8", *pairs))
-    codes = view("uint8x64", pick([packed], [4 * (lane % 4) + lane // 4 for lane in range(LANES)]))
+    codes = view("uint8x64", pick([packed], SQUARE))
     if hi < 255:
         codes = tirx.min(codes, splat(hi, "uint8", 64))
     return tirx.max(codes, splat(lo, "uint8", 64)) if lo > 0 else codes
+
+
+def pairs_of_bytes(codes) -> list:
+    """uint8x64 -> two uint16x32 in the order of :func:`int16_pairs`, the codes in their upper bytes."""
+    words = view("uint8x64", pick([view("int32x16", codes)], SQUARE))
+    pairs = []
+    for half in (0, 8):
+        places = [16 * lane + half + byte for lane in range(4) for byte in range(8)]
+        lanes = [index for place in places for index in (0, 64 + place)]
+        pairs.append(view("uint16x32", pick([splat(0, "uint8", 64), words], lanes)))
+    return pairs
+
+
+def load_bytes(buffer, pixels: list, neighbours: int):
+    """The 16 bytes of each of one to four pixels, as uint8x64; the last may repeat.
+
+    ``neighbours``: how many follow one another in memory, 1, 2 or all.
+    """
+    parts, first = [], 0
+    while first < len(pixels):
+        left = min(len(pixels) - first, neighbours - first % neighbours)
+        size = 1 << (left.bit_length() - 1)
+        parts.append(load(buffer, pixels[first] * LANES, f"uint8x{size * LANES}"))
+        first += size
+    last = len(pixels) - 1
+    return pick(parts, [min(pixel, last) * LANES + channel for pixel in range(4) for channel in range(LANES)])
 
 
 def _pack(target: CpuTarget, name: str, dtype: str, a, b):

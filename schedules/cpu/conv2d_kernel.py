@@ -6,15 +6,14 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_bias, load_scale
-from schedules.cpu.codes import pack_codes, store_run
+from schedules.cpu.codes import store_run
 from schedules.cpu.conv2d_geometry import Geometry
 from schedules.cpu.conv2d_space import Config, unpacks
 from schedules.cpu.conv2d_staging import stage, staged_size
 from schedules.cpu.dot4 import layer_dot4
-from schedules.cpu.epilogue import rescale
+from schedules.cpu.epilogue import finish
 from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, store, view
 from schedules.cpu.nibbles import store_nibbles
-from schedules.cpu.requantize_codes import requantize_codes
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -188,11 +187,7 @@ class Kernel:
                     for c, value in enumerate(values):
                         store(self.outputs[0], (pixel + c) * LANES, value)
                     continue
-                values = [
-                    T.bind(rescale(value, scale, self.residual, pixel + c, epilogue)) for c, value in enumerate(values)
-                ]
-                made = [pack_codes(self.target, values, epilogue)]
-                if epilogue.codes:
-                    made.append(requantize_codes(self.target, values, made[0], epilogue))
+                row_pixels = [pixel + c for c in range(config.col_tile)]
+                made = finish(self.target, values, scale, self.residual, row_pixels, config.col_tile, epilogue)
                 for buffer, vectors, format in zip(self.outputs, made, epilogue.outputs, strict=True):
                     store_run(buffer, pixel, vectors, len(values), format)

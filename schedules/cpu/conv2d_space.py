@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from schedules.cpu.conv2d_geometry import Geometry, geometry
 from schedules.cpu.conv2d_staging import staged_size
 from schedules.cpu.dot4 import Dot4, layer_dot4
+from schedules.cpu.epilogue import finish_cycles
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -23,7 +24,7 @@ class Core:
 
     def __init__(self, target: CpuTarget, workload: Conv2d):
         self.dot = layer_dot4(target, workload)
-        self.finish = 3.5 if target.avx512 else 6  # to requantize 16 sums
+        self.finish = finish_cycles(workload.epilogue) * (1 if target.avx512 else 1.7)  # to requantize 16 sums
 
     def step(self, pixels: int, oc_tile: int) -> float:
         """One reduction step of a register tile: dot products, their latency, or loads."""
@@ -95,7 +96,7 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     step = full * core.step(config.row_tile * config.col_tile, config.oc_tile)
     step += single * core.step(config.col_tile, config.oc_tile)
     pixels = config.rows * tile_columns * config.col_tile
-    finish = core.finish * pixels * config.oc_tile * (2 if workload.epilogue and workload.epilogue.residual else 1)
+    finish = core.finish * pixels * config.oc_tile
     groups = config.oc_groups * config.images
     compute = groups * (step * tile_columns * geo.taps * geo.words + finish + 20 * full * tile_columns)
 

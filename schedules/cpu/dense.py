@@ -17,9 +17,9 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import BLOCK, Format
 from schedules.cpu.channel_table import channel_table, load_bias, load_scale, table_rows
-from schedules.cpu.codes import pack_codes, store_first, store_run
+from schedules.cpu.codes import store_first, store_run
 from schedules.cpu.dot4 import layer_dot4
-from schedules.cpu.epilogue import rescale
+from schedules.cpu.epilogue import finish, rescale
 from schedules.cpu.intrin import (
     LANES,
     WORD_ORDER,
@@ -217,14 +217,14 @@ class _Kernel:
         for r, accumulator in enumerate(accumulators):
             value = load(accumulator, 0, "int32x16")
             pixel = T.bind((row + r) * self.out_blocks + block)
-            if epilogue:
-                value = rescale(value, scale, self.residual, pixel, epilogue)
             if _leaves_plain(self.workload):
+                if epilogue:
+                    value = clip(rescale(value, scale, None, pixel, epilogue), epilogue.lo, epilogue.hi)
                 count = channels - (self.out_blocks - 1) * BLOCK if last else LANES
-                value = clip(value, epilogue.lo, epilogue.hi) if epilogue else value
                 store_first(self.out, (row + r) * channels + block * BLOCK, value, count)
             else:
-                store_run(self.out, pixel, pack_codes(self.target, [value], epilogue), 1, epilogue.out)
+                (codes,) = finish(self.target, [value], scale, self.residual, [pixel], 1, epilogue)
+                store_run(self.out, pixel, codes, 1, epilogue.out)
 
 
 def constants(config: Config, workload: Dense, weight, bias, b=None, c=None) -> list[np.ndarray]:

@@ -100,6 +100,28 @@ def halves(name: str, dtype: str, *vectors):
     return pick(results, list(range(2 * vector_lanes(results[0]))))
 
 
+def saturated(name: str, a, b):
+    """``a`` + ("add") or - ("sub") ``b``, held to what the lanes can hold."""
+    kind = "u" if str(a.ty.dtype).startswith("u") else "s"
+    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), f"llvm.{kind}{name}.sat", a, b)
+
+
+def high_product(target, a, b):
+    """The upper halves of the products of 32 16-bit lanes, signed or not."""
+    dtype = str(a.ty.dtype)
+    name = "pmulhu.w" if dtype.startswith("u") else "pmulh.w"
+    if target.avx512:
+        return tirx.call_llvm_pure_intrin(dtype, f"llvm.x86.avx512.{name}.512", a, b)
+    return halves(f"llvm.x86.avx2.{name}", dtype.replace("32", "16"), a, b)
+
+
+def rounded_product(target, a, b):
+    """``(a * b + 2**14) >> 15`` of 32 int16 lanes."""
+    if target.avx512:
+        return tirx.call_llvm_pure_intrin("int16x32", "llvm.x86.avx512.pmul.hr.sw.512", a, b)
+    return halves("llvm.x86.avx2.pmul.hr.sw", "int16x16", a, b)
+
+
 def wrapping_add(a, b):
     """int32 sums modulo 2**32.  Added as signed, LLVM takes it that they never leave int32."""
     unsigned = f"uint32x{vector_lanes(a)}"

@@ -10,13 +10,12 @@
 """
 
 from dataclasses import dataclass
-from functools import cache
 
-import numpy as np
 from tvm import tirx
 
 from hawqtvm.qnn.formats import STORAGE
 from schedules.cpu.intrin import LANES, pick, splat, view
+from schedules.cpu.short import is_short
 from schedules.workload import Epilogue, Rescaled
 
 FAST_SHIFT = 33
@@ -79,25 +78,16 @@ def operand_term(q, operand: Rescaled, fast: bool):
     return scalar_term(value, operand.b, operand.c, fast)
 
 
-@cache
 def short_scale(operand: Rescaled) -> tuple[int, int, int] | None:
-    """``(m, r, s)`` with ``(q*m + r) >> s`` equal to the rescaled operand for each of its codes, m below 2**15.
+    """``(m, r, s)`` with ``(q*m + r) >> s`` equal to the rescaled operand; None where that is not one vpmaddwd.
 
-    Codes of at most 8 bits are few enough to try all; the product then is one vpmaddwd.  None if no numbers were found.
+    That multiplies codes of at most 8 bits by an m below 2**15: ``b >> 16``, where b's lower half is 0.
     """
-    if STORAGE[operand.format.code] != "uint8":
+    shift = operand.c - 16
+    if STORAGE[operand.format.code] != "uint8" or not is_short(operand.b) or not 1 <= shift <= 30:
         return None
-    low, high = operand.format.limits
-    q = np.arange(low, high + 1, dtype="int64")
-    wanted = ((q - operand.zero_point) * operand.b + (1 << (operand.c - 1))) >> operand.c
-    for shift in range(30, 0, -1):
-        floor = (operand.b << shift) >> operand.c
-        for multiplier in (floor, floor + 1):
-            least = int(((wanted << shift) - q * multiplier).max())
-            most = int((((wanted + 1) << shift) - q * multiplier).min()) - 1
-            if multiplier < 2**15 and least <= most and max(abs(least), abs(most)) < 2**30:
-                return multiplier, least, shift
-    return None
+    multiplier = operand.b >> 16
+    return multiplier, (1 << (shift - 1)) - operand.zero_point * multiplier, shift
 
 
 def scalar_term(value, b: int, c: int, fast: bool):

@@ -16,9 +16,9 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_scale
-from schedules.cpu.codes import pack_codes, store_run
+from schedules.cpu.codes import store_run
 from schedules.cpu.dot4 import layer_dot4
-from schedules.cpu.epilogue import rescale
+from schedules.cpu.epilogue import finish
 from schedules.cpu.intrin import LANES, broadcast_word, load, prefetch, scratch, store, wrapping_add
 from schedules.cpu.strassen_geometry import HALF, PRODUCTS, VECTOR, Geometry
 from schedules.cpu.strassen_input import combine
@@ -131,10 +131,10 @@ class Kernel:
             scale = load_scale(self.table, epilogue, block)
             plane = (self.unit * (geo.unit_images * geo.out_blocks) + block) * geo.pixels
             pixel = T.bind(plane + pair + pixel_half * geo.distance(geo.out_blocks))
-            codes = [
-                T.bind(rescale(sums(tile, k, m), scale, self.residual, pixel + m, epilogue)) for m in range(config.tile)
-            ]
-            store_run(self.out, pixel, pack_codes(self.target, codes, epilogue), config.tile, epilogue.out)
+            values = [sums(tile, k, m) for m in range(config.tile)]
+            pixels = [pixel + m for m in range(config.tile)]
+            (codes,) = finish(self.target, values, scale, self.residual, pixels, config.tile, epilogue)
+            store_run(self.out, pixel, codes, config.tile, epilogue.out)
 
 
 def _sum(*terms: Sums) -> Sums:

@@ -1,5 +1,6 @@
 """Which configs of Strassen's convolution are legal or worth trying, and an estimate of the cycles they take."""
 
+from schedules.cpu.epilogue import finish_cycles
 from schedules.cpu.strassen_geometry import HALF, PRODUCTS, VECTOR, Config, Geometry
 from schedules.workload import Conv2d
 
@@ -49,8 +50,7 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
     spills = tile * oc_tile if tiles == 1 else 0
     step = max(tile * oc_tile / 2, LATENCY, (tile + oc_tile) / LOADS_PER_CYCLE) + spills
     reduce = PRODUCTS * (geo.in_blocks * HALF // 4 * step + tile * oc_tile + 12)
-    residual = 2 if workload.epilogue.residual else 1
-    finish = 4 * tile * oc_tile * (3.5 * residual + 1)
+    finish = 4 * tile * oc_tile * (finish_cycles(workload.epilogue) + 1)
     operands = PRODUCTS * geo.product_bytes
     combine = tiles * geo.in_blocks * -(-tile // HALF) * COMBINE_CYCLES[operands <= NEAREST]
     weights = PRODUCTS * geo.matrix_vectors * VECTOR

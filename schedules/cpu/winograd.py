@@ -5,8 +5,6 @@ every product runs on the byte dot product.  A task stages some input rows, comb
 plane, and sums the planes to outputs that it requantizes and writes at once.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -17,11 +15,11 @@ from schedules.cpu import winograd_space
 from schedules.cpu.bilinear import TAPS, scale_bits, starts, transform_weights, widest
 from schedules.cpu.channel_table import MAX_SHIFT, channel_table, table_rows
 from schedules.cpu.intrin import LANES, argument, flat, task_loop
-from schedules.cpu.winograd_geometry import Config, Geometry, geometry
+from schedules.cpu.winograd_geometry import Config, geometry
 from schedules.cpu.winograd_kernel import Kernel
 from schedules.cpu.winograd_weights import pack, transform, transformed_shape
 from schedules.target import CpuTarget
-from schedules.workload import Conv2d, Epilogue
+from schedules.workload import Conv2d
 
 NAME = "winograd_conv2d"
 
@@ -81,18 +79,13 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     return winograd_space.cycles(config, workload, target, threads)
 
 
-def _scaled(epilogue: Epilogue, geo: Geometry) -> Epilogue:
-    """The epilogue of accumulators that are scaled by a power of two: every shift grows by its exponent."""
-    return replace(epilogue, min_shift=min(epilogue.min_shift + geo.scale_bits, MAX_SHIFT))
-
-
 def build(config: Config, workload: Conv2d, target: CpuTarget):
     """PrimFunc ``(x, weights, starts, table, [residual], out, [codes])``.
 
     :func:`constants`, expanded, are weights, starts and table.
     """
     geo = geometry(config, workload)
-    epilogue = _scaled(workload.epilogue, geo)
+    epilogue = geo.epilogue
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"tirx.noalias": True})
@@ -111,7 +104,7 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
         ]
         x, weights, first, table, *residual = (flat(buffer) for buffer in arguments)
         outputs = [flat(buffer) for buffer in outputs]
-        kernel = Kernel(geo, target, epilogue, x, weights, first, table, residual[0] if residual else None, outputs)
+        kernel = Kernel(geo, target, x, weights, first, table, residual[0] if residual else None, outputs)
         rows = geo.rows.segments[0].tiles
         tasks = (geo.workload.batch // config.images, -(-rows // config.band), geo.groups // config.oc_groups)
         with task_loop(tasks[0] * tasks[1] * tasks[2]) as task:
@@ -152,5 +145,5 @@ def constants(config: Config, workload: Conv2d, weight, bias, b, c) -> list[np.n
     return [
         pack(geo, padded),
         np.ascontiguousarray(first.astype("int32")),
-        channel_table(geo.out_blocks, _scaled(workload.epilogue, geo), np.zeros_like(bias), b, c),
+        channel_table(geo.out_blocks, geo.epilogue, np.zeros_like(bias), b, c),
     ]

@@ -1,15 +1,16 @@
 """Sizes and offsets of a bilinear convolution's buffers, all known when it is built."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
 
 from hawqtvm.qnn.formats import BLOCK
 from schedules.cpu.bilinear import Axis, Segment, axis, scale_bits, widest
+from schedules.cpu.channel_table import MAX_SHIFT
 from schedules.cpu.dot4 import Dot4, dot4
 from schedules.target import CpuTarget
-from schedules.workload import Conv2d
+from schedules.workload import Conv2d, Epilogue
 
 VECTOR = 64  # bytes
 
@@ -122,6 +123,16 @@ class Geometry:
     def scale_bits(self) -> int:
         """Outputs are computed times two to this."""
         return scale_bits(self.workload.strides)
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """Of accumulators that are scaled by a power of two: every shift grows by its exponent."""
+        epilogue = self.workload.epilogue
+        return replace(
+            epilogue,
+            min_shift=min(epilogue.min_shift + self.scale_bits, MAX_SHIFT),
+            headroom16=max(-1, epilogue.headroom16 - self.scale_bits),
+        )
 
     @cached_property
     def regions(self) -> list[Region]:

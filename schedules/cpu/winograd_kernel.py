@@ -4,24 +4,20 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules.cpu.channel_table import load_scale
-from schedules.cpu.codes import pack_codes, store_square
-from schedules.cpu.epilogue import rescale
+from schedules.cpu.codes import store_square
+from schedules.cpu.epilogue import finish
 from schedules.cpu.intrin import LANES, load, scratch, view
-from schedules.cpu.requantize_codes import requantize_codes
 from schedules.cpu.winograd_geometry import Geometry, Region
 from schedules.cpu.winograd_input import combine, stage
 from schedules.cpu.winograd_products import Products
 from schedules.target import CpuTarget
-from schedules.workload import Epilogue
 
 
 class Kernel:
-    """Emits the loops of one task; the fields are what every loop needs.  ``epilogue``: of the scaled accumulators."""
+    """Emits the loops of one task; the fields are what every loop needs."""
 
-    def __init__(
-        self, geo: Geometry, target: CpuTarget, epilogue: Epilogue, x, weights, starts, table, residual, outputs
-    ):
-        self.geo, self.config, self.epilogue = geo, geo.config, epilogue
+    def __init__(self, geo: Geometry, target: CpuTarget, x, weights, starts, table, residual, outputs):
+        self.geo, self.config, self.epilogue = geo, geo.config, geo.epilogue
         self.x, self.table, self.residual, self.outputs = x, table, residual, outputs
         self.target, self.products = target, Products(geo, target, weights, starts)
 
@@ -76,14 +72,10 @@ class Kernel:
                 tile = number * region.slab_tiles + i * region.slab_columns + j
                 values = self._outputs(region, sums, tile * config.oc_tile + k, repeat)
                 lines = [T.bind((plane + self._inside(y + a, height, a)) * width) for a in range(rows.outputs)]
-                codes = [
-                    T.bind(rescale(value, scale, self.residual, line + self._inside(x + b, width, b), self.epilogue))
-                    for line, line_values in zip(lines, values, strict=True)
-                    for b, value in enumerate(line_values)
-                ]
-                made = [pack_codes(self.target, codes, self.epilogue)]
-                if self.epilogue.codes:
-                    made.append(requantize_codes(self.target, codes, made[0], self.epilogue))
+                pixels = [line + self._inside(x + b, width, b) for line in lines for b in range(columns.outputs)]
+                neighbours = columns.outputs if width % 2 == 0 else 1
+                values = [value for line_values in values for value in line_values]
+                made = finish(self.target, values, scale, self.residual, pixels, neighbours, self.epilogue)
                 starts = [line + x for line in lines]
                 if columns.outputs == 1 or width % 2 == 0:
                     self._store(starts, made, columns.outputs, columns.outputs)

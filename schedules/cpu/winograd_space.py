@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
+from schedules.cpu.epilogue import finish_cycles
 from schedules.cpu.winograd_geometry import Config, Geometry, geometry, product_dot4
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
@@ -114,7 +115,7 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     vector = 1 if target.avx512 else 2  # operations that one of 512 bits takes
     depth = geo.in_blocks * 4
     total = geo.staged_bytes / 16 * vector * (FAR_STORE if geo.staged_bytes > NEAR else 1)
-    residual = 2.5 if workload.epilogue and workload.epilogue.residual else 0
+    finished = finish_cycles(geo.epilogue) + 0.5
     for region in geo.regions:
         tiles, oc_tile = region.slab_tiles, config.oc_tile
         vectors = region.slab_rows * -(-region.slab_columns // geo.vector_pixels)
@@ -135,7 +136,7 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
         reduce = region.products * depth * step + FAR_LOAD * far_lines
         reduce += (region.sums * stored + 2 * region.constants) * tiles * oc_tile
         values = region.rows.algorithm.outputs * region.columns.algorithm.outputs
-        finish = tiles * oc_tile * (region.sums * 0.75 + values * (4 + residual) + 4)
+        finish = tiles * oc_tile * (region.sums * 0.75 + values * finished + 4)
         total += slabs * config.oc_groups * (reduce + finish * vector)
         rounds = rounds if config.oc_groups * weights > NEAR else 1
         total += config.oc_groups * rounds * weights / FAR_BYTES_PER_CYCLE

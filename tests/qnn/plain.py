@@ -12,24 +12,25 @@ INT32 = (-(2**31), 2**31 - 1)
 CODES = {"uint4": (0, 15), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1), "int32": (1 - 2**21, 2**21 - 1)}
 
 
-def nearest_dyadic(ratio: float) -> tuple[int, int]:
-    """The ``(b, c)`` of eq. 5: the first c that gives b its 31 bits."""
-    exact, c = Fraction(max(float(ratio), 2.0**-32)), 1  # below that, every int32 becomes 0
-    while round(exact * 2**c) < 2**30:
+def nearest_dyadic(ratio: float, bits: int) -> tuple[int, int]:
+    """The ``(b, c)`` of eq. 5: the first c that gives b its bits, 31 or, for codes of at most 8 bits, 15."""
+    exact, c = Fraction(max(float(ratio), 2.0**-32)), -30  # below that, every int32 becomes 0
+    while round(exact * Fraction(2) ** c) < 2 ** (bits - 1):
         c += 1
-    return round(exact * 2**c), c
+    return round(exact * Fraction(2) ** c) << (31 - bits), c + 31 - bits
 
 
-def rescale(values: np.ndarray, ratio: float) -> np.ndarray:
+def rescale(values: np.ndarray, ratio: float, bits: int) -> np.ndarray:
     """``floor(values * b / 2**c + 1/2)`` in Python's integers."""
-    b, c = nearest_dyadic(ratio)
+    b, c = nearest_dyadic(ratio, bits)
     return ((2 * b * values.astype(object) + 2**c) // 2 ** (c + 1)).astype("int64")
 
 
-def rescale_channels(values: np.ndarray, ratios) -> np.ndarray:
-    """Channel k of ``values`` times ``ratios[k]``, or all times the one ratio."""
+def rescale_channels(values: np.ndarray, ratios, out) -> np.ndarray:
+    """Channel k of ``values`` times ``ratios[k]``, or all times the one ratio, for codes of ``out``."""
+    bits = 15 if out.code in ("uint4", "uint8") else 31
     ratios = np.broadcast_to(np.asarray(ratios, "float64"), values.shape[1:2])
-    return np.stack([rescale(values[:, channel], ratio) for channel, ratio in enumerate(ratios)], 1)
+    return np.stack([rescale(values[:, channel], ratio, bits) for channel, ratio in enumerate(ratios)], 1)
 
 
 def windows(x: np.ndarray, step, fill: int):
@@ -95,7 +96,7 @@ def run(arithmetic, codes: np.ndarray) -> dict[str, np.ndarray]:
                 continue
             if graph.tensors[step.name].kind == "logits" and step is graph.steps[-1]:
                 limits = INT32
-            env[step.name] = finish(rescale_channels(total, scale / out.scale), out, step, limits)
+            env[step.name] = finish(rescale_channels(total, scale / out.scale, out), out, step, limits)
         elif step.op == "max_pool2d":
             env[step.name] = np.max([taps for _, _, taps in windows(inputs[0], step, -(2**40))], axis=0)
         elif step.op == "concat":
@@ -104,12 +105,12 @@ def run(arithmetic, codes: np.ndarray) -> dict[str, np.ndarray]:
             source = tensors[step.inputs[0]]
             total = sum(taps for _, _, taps in windows(inputs[0] - source.zero_point, step, 0))
             ratio = source.scale / (out.scale * step.kernel[0] * step.kernel[1])
-            env[step.name] = finish(rescale_channels(total, ratio), out, step, limits)
+            env[step.name] = finish(rescale_channels(total, ratio, out), out, step, limits)
         else:  # an addition, or a requantization of one tensor
             total = 0
             for name, value in zip(step.inputs, inputs, strict=True):
                 wide = tensors[name]
                 scale = sum_scales[name] if wide is None else wide.scale
-                total = total + rescale_channels(value - (wide.zero_point if wide else 0), scale / out.scale)
+                total = total + rescale_channels(value - (wide.zero_point if wide else 0), scale / out.scale, out)
             env[step.name] = finish(total, out, step, limits)
     return env

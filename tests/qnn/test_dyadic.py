@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hawqtvm.errors import BadInput
-from hawqtvm.qnn.dyadic import dyadic, rescale, rescaled_bound
+from hawqtvm.qnn.dyadic import dyadic, rescale, rescaled_bound, shortened
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 LARGEST = math.nextafter(2.0**30, 0)
@@ -32,6 +32,18 @@ def test_a_dyadic_number_is_normal_and_close(ratio):
     assert 1 <= c <= 62
     exact = Fraction(ratio)
     assert abs(Fraction(b, 2**c) - exact) <= exact / 2**31
+
+
+@given(st.floats(2.0**-32, 2.0**29))
+@example(1.0)
+@example(1 - 2.0**-17)
+@example(math.nextafter(2.0**-31, 0))
+def test_a_short_one_has_15_bits_and_is_close(ratio):
+    short = float(shortened(np.float64(ratio)))
+    b, c = (int(v) for v in dyadic(short, "layer"))
+    assert b % 2**16 == 0
+    assert Fraction(b, 2**c) == Fraction(short)
+    assert abs(Fraction(short) - Fraction(ratio)) <= Fraction(ratio) / 2**15
 
 
 @given(st.lists(RATIOS, min_size=1, max_size=5))

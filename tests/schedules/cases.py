@@ -53,8 +53,9 @@ def rescaled(draw, formats) -> Rescaled:
 
 
 def multipliers():
-    """``b``: its ends, the one that makes exact halves, and any."""
-    return st.one_of(st.sampled_from([2**30, 2**31 - 1]), st.integers(2**30, 2**31 - 1))
+    """``b``: its ends, the one that makes exact halves, any, and any of 15 bits."""
+    short = st.integers(2**14, 2**15 - 1).map(lambda multiplier: multiplier << 16)
+    return st.one_of(st.sampled_from([2**30, 2**31 - 1]), st.integers(2**30, 2**31 - 1), short)
 
 
 @st.composite

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from levels import run_outputs
 from reference import VNNI, conv2d, expand, finish, requantize, with_garbage
 
-from hawqtvm.qnn.dyadic import dyadic
+from hawqtvm.qnn.dyadic import dyadic, shortened
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import conv2d_direct, dense, portable, winograd
-from schedules.cpu.requantize_codes import MOST, short_form
+from schedules.cpu.requantize_codes import bytes_to_bytes
 from schedules.dispatch import choose, with_layouts
 from schedules.workload import Conv2d, Dense, Epilogue, Requantized, Rescaled
 
@@ -124,21 +124,10 @@ def test_every_byte(level, data):
     np.testing.assert_array_equal(codes.out.load(found, 256), requantize(wide, codes))
 
 
-@settings(max_examples=300, deadline=None)
-@given(requantized(BYTES, [WORDS, BYTES]))
-def test_short_form_of_every_byte(codes):
-    short = short_form(codes)
-    if short:
-        q = np.arange(256)
-        total = np.clip((q * short.multiplier >> 8) + short.offset, 0, MOST) >> short.shift
-        np.testing.assert_array_equal(np.clip(total, codes.lo, codes.hi), requantize(q, codes))
-        assert short.multiplier <= MOST and abs(short.offset) <= MOST
-
-
-@given(st.floats(0.02, 0.5), st.integers(0, 40), st.integers(0, 15))
-def test_ordinary_scales_have_a_short_form(ratio, zero, zero_point):
-    b, c = (int(number) for number in dyadic(ratio, "codes"))
-    assert short_form(Requantized(Rescaled(BYTES, zero, b, c), WORDS, zero_point, 0, 15))
+@given(st.floats(0.004, 4), st.integers(0, 255), st.sampled_from([WORDS, BYTES]))
+def test_ordinary_scales_go_from_bytes_to_bytes(ratio, zero, out):
+    b, c = (int(number) for number in dyadic(shortened(np.float64(ratio)), "codes"))
+    assert bytes_to_bytes(Requantized(Rescaled(BYTES, zero, b, c), out, 0, *out.limits))
 
 
 def test_what_has_no_second_output_refuses_it():
