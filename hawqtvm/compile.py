@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def add_input_quantizer(
 def kernel_row(kernel: Kernel) -> dict:
     """A kernel's entry in the manifest."""
     workload = kernel.choice.workload
-    epilogue = getattr(workload, "epilogue", None)
+    epilogue, pool = getattr(workload, "epilogue", None), getattr(workload, "pool", None)
     fused, codes = getattr(epilogue, "residual", None), getattr(epilogue, "codes", None)
     dims = list(kernel.dims)
     return {
@@ -86,6 +86,7 @@ def kernel_row(kernel: Kernel) -> dict:
         "config_source": "measured" if kernel.choice.measured else "estimated",
         "macs": getattr(workload, "macs", 0),
         "geometry": {name: getattr(workload, name) for name in GEOMETRY if hasattr(workload, name)},
+        "fused_pool": pool and asdict(pool),
         "fused_residual": fused and fused.format.code,
         "output": storage(kernel.out) | {"dims": dims},
         "second_output": codes and {"tensor": kernel.codes} | storage(codes.out) | {"dims": dims},

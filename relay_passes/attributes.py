@@ -14,6 +14,7 @@ from schedules.workload import (
     Elementwise,
     Epilogue,
     MaxPool2d,
+    Pool,
     Reformat,
     Requantized,
     Rescaled,
@@ -110,6 +111,7 @@ def conv2d(call: ir.Call) -> Conv2d:
         a["bits"],
         epilogue(call, a),
         headroom(c // a["groups"], a["kernel"], a["x"].limits[1], a["bits"], constant(call.args[2])),
+        Pool(a["pool_kernel"], a["pool_strides"], a["pool_padding"]) if "pool_kernel" in a else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Pass 9.  Proves the program integer-only and free of overflow; a build that cannot be proved fails.
+"""Pass 10.  Proves the program integer-only and free of overflow; a build that cannot be proved fails.
 
 Nothing is rewritten.  Raises CheckFailed with the kernel or layer and the reason.
 """

@@ -1,4 +1,4 @@
-"""Pass 6.  NCHW everywhere --> each operator in its schedule's own layout.
+"""Pass 7.  NCHW everywhere --> each operator in its schedule's own layout.
 
 ``op(x NCHW) --> op(layout_transform(x) NCHW16c)``, on a GPU HWNC: a conversion is made where a reader asks for a layout
 a tensor does not have yet, once for all its readers; a tensor made in the layout its readers ask for is never

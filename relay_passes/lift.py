@@ -1,4 +1,4 @@
-"""Pass 8.  What main computes from constants alone is computed once, when the library is loaded.
+"""Pass 9.  What main computes from constants alone is computed once, when the library is loaded.
 
 ``main(x) { w = unpack(packed); y = conv(x, w) }
 --> expand_weights() -> (w,) { w = unpack(packed) };  main(x, weights) { y = conv(x, weights[0]) }``

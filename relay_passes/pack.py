@@ -1,4 +1,4 @@
-"""Pass 5.  4-bit weights and, if the context says so, activations --> int32 words of eight."""
+"""Pass 6.  4-bit weights and, if the context says so, activations --> int32 words of eight."""
 
 import tvm
 from tvm import ir, relax

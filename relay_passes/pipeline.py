@@ -14,11 +14,12 @@ from relay_passes.fuse import fuse
 from relay_passes.layout import layout
 from relay_passes.lift import lift
 from relay_passes.pack import pack
+from relay_passes.pool import pool
 from relay_passes.schedule import Kernel, schedule
 from relay_passes.second_output import second_output
 
 # each maps a module and the context to a module that is well formed and still runs
-REWRITES = (assign_bits, dyadic, fuse, second_output, pack, layout)
+REWRITES = (assign_bits, dyadic, fuse, pool, second_output, pack, layout)
 
 
 def laid_out(context: Context) -> tvm.IRModule:

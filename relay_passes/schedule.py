@@ -1,4 +1,4 @@
-"""Pass 7.  Every operator --> a call of its own kernel, built by the schedule that takes it.
+"""Pass 8.  Every operator --> a call of its own kernel, built by the schedule that takes it.
 
 ``qnn.conv2d(x, w, bias, b, c) --> call_tir(kernel, x, the schedule's own constants)``; a constant that the schedule
 expands becomes ``call_tir(function, stored)`` first.  The kernel carries the layer's name; the returned

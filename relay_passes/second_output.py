@@ -1,4 +1,4 @@
-"""Pass 4.  The requantization of a convolution's codes --> the convolution's second output.
+"""Pass 5.  The requantization of a convolution's codes --> the convolution's second output.
 
 ``y = conv(x); q = requantize(y) --> y, q = conv(x)``: what the wide residual stream's readers of few bits need is made
 where the stream is, in registers.  A convolution has room for one; another requantization of its codes stays as it is.

@@ -2,6 +2,7 @@
 
 from tvm import te
 
+from hawqtvm.qnn.formats import Format
 from schedules import compute
 from schedules.workload import AvgPool2d, Concat, Conv2d, Dense, Elementwise, MaxPool2d, Reformat
 
@@ -29,7 +30,10 @@ def layer(workload: Conv2d | Dense) -> list[te.Tensor]:
         r = epilogue.residual
         arguments.append(placeholder(r.format, workload.out_dims, "residual"))
         operands.append((compute.reader(arguments[-1], r.format), r.zero_point, compute.scalar_rescale(r.b, r.c)))
-    codes = compute.rescaled_codes(operands, workload.out_dims, epilogue.zero_point, epilogue.lo, epilogue.hi)
+    dims = workload.sum_dims if window else workload.out_dims
+    codes = compute.rescaled_codes(operands, dims, epilogue.zero_point, epilogue.lo, epilogue.hi)
+    if window and workload.pool:
+        codes = compute.max_pool2d(lambda *at: codes[at], max_pool(workload))
     made = [compute.write(lambda *at: codes[at], workload.out_dims, epilogue.out)]
     if epilogue.codes is not None:
         second, y = epilogue.codes, epilogue.codes.y
@@ -45,6 +49,12 @@ def layer(workload: Conv2d | Dense) -> list[te.Tensor]:
     return [*arguments, *made]
 
 
+def max_pool(workload: Conv2d) -> MaxPool2d:
+    """A convolution's pool as an operator of its own, which reads plain codes."""
+    codes, pool = Format(workload.epilogue.out.code), workload.pool
+    return MaxPool2d(workload.sum_dims, codes, pool.kernel, pool.strides, pool.padding, (1, 1))
+
+
 def elementwise(workload: Elementwise) -> list[te.Tensor]:
     arguments = [placeholder(o.format, workload.dims, f"x{i}") for i, o in enumerate(workload.operands)]
     operands = [
@@ -58,7 +68,7 @@ def elementwise(workload: Elementwise) -> list[te.Tensor]:
 def pool(workload: MaxPool2d | AvgPool2d) -> list[te.Tensor]:
     x = placeholder(workload.x, workload.dims, "x")
     if isinstance(workload, MaxPool2d):
-        codes, out = compute.max_pool2d(workload, x), workload.x
+        codes, out = compute.max_pool2d(compute.reader(x, workload.x), workload), workload.x
     else:
         total, out = compute.avg_pool2d_sum(workload, x), workload.out
         scale = compute.scalar_rescale(workload.b, workload.c)

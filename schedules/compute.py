@@ -108,7 +108,7 @@ def weight_reader(weight: te.Tensor, bits: int) -> Code:
 
 
 def conv2d_sum(workload: Conv2d, x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:
-    """int32 ``(N, O, OH, OW)`` accumulators, bias included; ``weight`` as :func:`weight_reader` takes it."""
+    """int32 accumulators of ``sum_dims``, bias included; ``weight`` as :func:`weight_reader` takes it."""
     inputs = workload.in_channels // workload.groups
     outputs = workload.out_channels // workload.groups
     image = padded(reader(x, workload.x), workload.x_dims, workload.padding, workload.x_zero_point)
@@ -123,8 +123,8 @@ def conv2d_sum(workload: Conv2d, x: te.Tensor, weight: te.Tensor, bias: te.Tenso
         channel = te.indexdiv(o, outputs) * inputs + ri if workload.groups > 1 else ri
         return image[n, channel, y * sy + ry * dy, z * sx + rx * dx] * taps(o, ri, ry, rx)
 
-    total = te.compute(workload.out_dims, lambda *at: te.sum(term(*at), [ri, ry, rx]), name="sum")
-    return te.compute(workload.out_dims, lambda n, o, y, z: total[n, o, y, z] + bias[o], name="accumulator")
+    total = te.compute(workload.sum_dims, lambda *at: te.sum(term(*at), [ri, ry, rx]), name="sum")
+    return te.compute(workload.sum_dims, lambda n, o, y, z: total[n, o, y, z] + bias[o], name="accumulator")
 
 
 def dense_sum(workload: Dense, x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:
@@ -149,8 +149,9 @@ def rescaled_codes(
     return te.compute(dims, at, name="codes")
 
 
-def max_pool2d(workload: MaxPool2d, x: te.Tensor) -> te.Tensor:
-    image = padded(reader(x, workload.x), workload.dims, workload.padding, workload.x.limits[0])
+def max_pool2d(code: Code, workload: MaxPool2d) -> te.Tensor:
+    """int32; ``code`` reads what is pooled."""
+    image = padded(code, workload.dims, workload.padding, workload.x.limits[0])
     ry, rx = (te.reduce_axis((0, k), name) for k, name in zip(workload.kernel, ("ry", "rx"), strict=True))
     (sy, sx), (dy, dx) = workload.strides, workload.dilation
     return te.compute(

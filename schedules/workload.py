@@ -10,6 +10,19 @@ from hawqtvm.qnn.formats import Format
 MAX_HEADROOM = 2
 
 
+def windows(
+    dims: tuple[int, int, int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int] = (1, 1),
+) -> tuple[int, int]:
+    """Numbers of windows down and across; ``padding``: top, left, bottom, right."""
+    top, left, bottom, right = padding
+    extents = dims[2] + top + bottom, dims[3] + left + right
+    return tuple((e - d * (k - 1) - 1) // s + 1 for e, d, k, s in zip(extents, dilation, kernel, strides, strict=True))
+
+
 @dataclass(frozen=True)
 class Rescaled:
     """Codes to be added or requantized: ``((q - zero_point) * b + 2**(c-1)) >> c``."""
@@ -65,13 +78,22 @@ class Epilogue:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The maximum of windows of a convolution's output; padding (top, left, bottom, right) never wins."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
 class Conv2d:
     """Kernel arguments: ``x, *constants, [residual], out, [codes]``; ``constants`` are what the schedule makes of
     weights ``(O, C/groups, KH, KW)`` int8, bias ``(O,)`` int32 and the epilogue's ``b``, ``c`` ``(O,)`` int32.
 
     Without an epilogue the int32 accumulators leave as ``Format("int32")``.  Padding writes ``x_zero_point``;
     its share of the sum is already in the bias.  ``headroom``: every accumulator times ``2**headroom`` fits int32, at
-    most ``MAX_HEADROOM``.
+    most ``MAX_HEADROOM``.  ``pool``: of the epilogue's codes; there is no residual then.
     """
 
     batch: int
@@ -89,22 +111,26 @@ class Conv2d:
     weight_bits: int
     epilogue: Epilogue | None = None
     headroom: int = 0
+    pool: Pool | None = None
 
     @property
     def x_dims(self) -> tuple[int, int, int, int]:
         return (self.batch, self.in_channels, self.height, self.width)
 
     @property
+    def sum_dims(self) -> tuple[int, int, int, int]:
+        """Of the accumulators."""
+        places = windows(self.x_dims, self.kernel, self.strides, self.padding, self.dilation)
+        return (self.batch, self.out_channels, *places)
+
+    @property
     def out_dims(self) -> tuple[int, int, int, int]:
-        top, left, bottom, right = self.padding
-        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
-        oh = (self.height + top + bottom - reach[0]) // self.strides[0] + 1
-        ow = (self.width + left + right - reach[1]) // self.strides[1] + 1
-        return (self.batch, self.out_channels, oh, ow)
+        pool, dims = self.pool, self.sum_dims
+        return (*dims[:2], *windows(dims, pool.kernel, pool.strides, pool.padding)) if pool else dims
 
     @property
     def macs(self) -> int:
-        n, o, h, w = self.out_dims
+        n, o, h, w = self.sum_dims
         return n * o * h * w * self.kernel[0] * self.kernel[1] * self.in_channels // self.groups
 
 
@@ -164,12 +190,7 @@ class MaxPool2d:
 
     @property
     def out_dims(self) -> tuple[int, int, int, int]:
-        n, c, h, w = self.dims
-        top, left, bottom, right = self.padding
-        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
-        oh = (h + top + bottom - reach[0]) // self.strides[0] + 1
-        ow = (w + left + right - reach[1]) // self.strides[1] + 1
-        return (n, c, oh, ow)
+        return (*self.dims[:2], *windows(self.dims, self.kernel, self.strides, self.padding, self.dilation))
 
 
 @dataclass(frozen=True)
@@ -194,11 +215,7 @@ class AvgPool2d:
 
     @property
     def out_dims(self) -> tuple[int, int, int, int]:
-        n, c, h, w = self.dims
-        top, left, bottom, right = self.padding
-        oh = (h + top + bottom - self.kernel[0]) // self.strides[0] + 1
-        ow = (w + left + right - self.kernel[1]) // self.strides[1] + 1
-        return (n, c, oh, ow)
+        return (*self.dims[:2], *windows(self.dims, self.kernel, self.strides, self.padding))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from schedules.cpu import conv2d_space
 from schedules.cpu.channel_table import channel_table, table_rows
 from schedules.cpu.conv2d_geometry import geometry, is_stem
 from schedules.cpu.conv2d_kernel import Kernel
+from schedules.cpu.conv2d_pool import PooledKernel, poolable
 from schedules.cpu.conv2d_space import Config
 from schedules.cpu.intrin import LANES, WORD_ORDER, argument, flat, task_loop
 from schedules.cpu.nibbles import pack_nibbles, unpack_nibbles
@@ -34,6 +35,8 @@ def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
         return None
     if workload.x.code not in ("uint4", "uint8"):
         return None
+    if workload.pool and not poolable(workload):
+        return None
     if is_stem(workload):
         return Format(workload.x.code, "NCHW"), "NCHW16c"
     return Format(workload.x.code, "NCHW16c", workload.x.packed), "NCHW16c"
@@ -42,7 +45,7 @@ def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
 def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
     wanted = formats(workload, target)
     if wanted is None:
-        return "only convolutions of uint4 or uint8 with one group, on AVX2 or better"
+        return "only convolutions of uint4 or uint8 with one group, a pool only of a stem, on AVX2 or better"
     if workload.x != wanted[0]:
         return f"input must be {wanted[0]}"
     if workload.epilogue and any(format.layout != "NCHW16c" for format in workload.epilogue.formats):
@@ -89,8 +92,9 @@ def build(config: Config, workload: Conv2d, target: CpuTarget):
         ]
         x, weights, table, *residual = (flat(buffer) for buffer in arguments)
         outputs = [flat(buffer) for buffer in outputs]
-        kernel = Kernel(config, workload, target, geo, x, weights, table, residual[0] if residual else None, outputs)
-        tasks = (geo.batch // config.images, -(-geo.out_height // config.rows), groups // config.oc_groups)
+        make = PooledKernel if workload.pool else Kernel
+        kernel = make(config, workload, target, geo, x, weights, table, residual[0] if residual else None, outputs)
+        tasks = (geo.batch // config.images, -(-geo.rows // config.rows), groups // config.oc_groups)
         count = tasks[0] * tasks[1] * tasks[2]
         with task_loop(count) as task:
             image = task // (tasks[1] * tasks[2])

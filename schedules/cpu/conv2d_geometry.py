@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hawqtvm.qnn.formats import BLOCK
-from schedules.workload import Conv2d
+from schedules.workload import Conv2d, Pool
 
 STEM_CHANNELS = 4
 
@@ -21,8 +21,10 @@ class Geometry:
     out_blocks: int
     height: int
     width: int
-    out_height: int
+    out_height: int  # of the accumulators
     out_width: int
+    rows: int  # of the output, which tasks share
+    pool: Pool | None
     kernel: tuple[int, int]
     strides: tuple[int, int]
     dilation: tuple[int, int]
@@ -52,9 +54,17 @@ class Geometry:
         """Pixels of a staged row."""
         return (self.out_width - 1) * self.strides[1] + (self.kernel[1] - 1) * self.dilation[1] + 1
 
+    def sums(self, rows: int) -> int:
+        """Rows of accumulators under ``rows`` output rows."""
+        return (rows - 1) * self.pool.strides[0] + self.pool.kernel[0] if self.pool else rows
+
+    def first_sum(self, row):
+        """The row of accumulators where those of an output row begin, which a pool's padding puts before the first."""
+        return row * self.pool.strides[0] - self.pool.padding[0] if self.pool else row
+
     def staged_height(self, rows: int) -> int:
         """Input rows under ``rows`` output rows."""
-        return (rows - 1) * self.strides[0] + (self.kernel[0] - 1) * self.dilation[0] + 1
+        return (self.sums(rows) - 1) * self.strides[0] + (self.kernel[0] - 1) * self.dilation[0] + 1
 
 
 def is_stem(workload: Conv2d) -> bool:
@@ -63,7 +73,7 @@ def is_stem(workload: Conv2d) -> bool:
 
 
 def geometry(workload: Conv2d) -> Geometry:
-    _, out_channels, out_height, out_width = workload.out_dims
+    _, out_channels, out_height, out_width = workload.sum_dims
     stem = is_stem(workload)
     return Geometry(
         batch=workload.batch,
@@ -73,6 +83,8 @@ def geometry(workload: Conv2d) -> Geometry:
         width=workload.width,
         out_height=out_height,
         out_width=out_width,
+        rows=workload.out_dims[2],
+        pool=workload.pool,
         kernel=workload.kernel,
         strides=workload.strides,
         dilation=workload.dilation,

@@ -17,6 +17,7 @@ FAR_BYTES_PER_CYCLE = 8  # from beyond it
 LOADS_PER_CYCLE = 1.6
 STAGED_BYTES_PER_CYCLE = {True: 32, False: 14}  # within NEAREST, or more
 ROW_TILES = (1, 2, 3, 4)
+POOL_CYCLES = 3  # to put 16 sums into a line, and for their share of a maximum of 3 x 3 at stride 2
 
 
 class Core:
@@ -54,8 +55,10 @@ def check(config: Config, workload: Conv2d, target: CpuTarget) -> str | None:
         return "the output is empty"
     if config.row_tile * config.col_tile * config.oc_tile > most:
         return f"more than {most} accumulators"
-    if config.col_tile > geo.out_width or config.row_tile > config.rows or config.rows > geo.out_height:
+    if config.col_tile > geo.out_width or config.row_tile > config.rows or config.rows > geo.rows:
         return "a tile is larger than the output"
+    if geo.pool and config.row_tile > 1:
+        return "a pool takes one row of sums at a time"
     if geo.batch % config.images:
         return "images must divide the batch"
     if geo.out_blocks % (config.oc_tile * config.oc_groups):
@@ -70,10 +73,10 @@ def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
     geo, core = geometry(workload), Core(target, workload)
     tiles = {tile: _tile_cycles(core, geo, *tile) for tile in _register_tiles(geo, core.dot.accumulators)}
     good = [tile for tile, cost in tiles.items() if cost <= 1.25 * min(tiles.values())]
-    rows = {-(-geo.out_height // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
+    rows = {-(-geo.rows // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
     bands = {(band, images) for band in rows for images in _divisors(geo.batch)}
     if geo.staged:
-        bands |= {(band, 1) for band in range(1, geo.out_height + 1) if staged_size(geo, band, 1) <= NEAREST}
+        bands |= {(band, 1) for band in range(1, geo.rows + 1) if staged_size(geo, band, 1) <= NEAREST}
     configs = []
     for row_tile, col_tile, oc_tile in good:
         groups = geo.out_blocks // oc_tile
@@ -92,11 +95,12 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     """Estimated cycles of the busiest thread."""
     geo, core = geometry(workload), Core(target, workload)
     tile_columns = -(-geo.out_width // config.col_tile)
-    full, single = divmod(config.rows, config.row_tile)
+    rows = geo.sums(config.rows)
+    full, single = divmod(rows, config.row_tile)
     step = full * core.step(config.row_tile * config.col_tile, config.oc_tile)
     step += single * core.step(config.col_tile, config.oc_tile)
-    pixels = config.rows * tile_columns * config.col_tile
-    finish = core.finish * pixels * config.oc_tile
+    pixels = rows * tile_columns * config.col_tile
+    finish = (POOL_CYCLES if geo.pool else core.finish) * pixels * config.oc_tile
     groups = config.oc_groups * config.images
     compute = groups * (step * tile_columns * geo.taps * geo.words + finish + 20 * full * tile_columns)
 
@@ -110,7 +114,7 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     if held > NEAR:  # the input leaves the cache between two groups, when staged also before the first
         far += held * (config.oc_groups + (1 if geo.staged else -1))
     task = compute + unpack + staging + far / FAR_BYTES_PER_CYCLE
-    bands = -(-geo.out_height // config.rows)
+    bands = -(-geo.rows // config.rows)
     tasks = geo.batch // config.images * bands * (geo.out_blocks // config.oc_tile // config.oc_groups)
     tasks = -(-tasks // threads)
     read = tasks * (config.oc_groups * group_bytes * weight_bits // 8)
@@ -127,7 +131,7 @@ def unpacks(config: Config, workload: Conv2d, dot: Dot4) -> bool:
 
 def _register_tiles(geo: Geometry, accumulators: int):
     for oc_tile in _divisors(geo.out_blocks):
-        for row_tile in ROW_TILES:
+        for row_tile in ROW_TILES[: 1 if geo.pool else None]:
             most = accumulators // (oc_tile * row_tile)
             if most < 1 or row_tile > geo.out_height:
                 continue

@@ -21,7 +21,7 @@ def stage(x, staged, geo: Geometry, packed: bool, zero_point: int, image0, row0,
     """
     height, row_bytes = geo.staged_height(rows), geo.staged_width * geo.pixel
     with T.serial(images) as image, T.serial(geo.in_blocks) as block, T.serial(height) as row:
-        source = T.bind(row0 * geo.strides[0] - geo.top + row)
+        source = T.bind(geo.first_sum(row0) * geo.strides[0] - geo.top + row)
         target = T.bind(((image * geo.in_blocks + block) * height + row) * row_bytes)
         with T.If(T.And(source >= 0, source < geo.height)):
             with T.Then():

@@ -27,7 +27,7 @@ def formats(workload, target: CpuTarget) -> tuple[Format, str] | None:
         return None
     if workload.kernel != (1, 1) or any(workload.padding) or workload.x.code != "uint4":
         return None
-    if workload.epilogue is None or workload.epilogue.codes:
+    if workload.epilogue is None or workload.epilogue.codes or workload.pool:
         return None
     if -(-workload.out_channels // BLOCK) % 2:
         return None

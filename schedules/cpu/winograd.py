@@ -40,6 +40,8 @@ def _refusal(workload, target: CpuTarget) -> str | None:
         and set(workload.strides) <= {1, 2}
     ):
         return "only 3x3 convolutions of uint4 and 4-bit weights, stride 1 or 2, with one group, on AVX2"
+    if workload.pool:
+        return "no pool"
     if workload.epilogue is None:
         return "accumulators leave it scaled: it needs an epilogue"
     if min(workload.out_dims[2:]) < 1:

@@ -39,6 +39,8 @@ LAYOUT = "HWNC"
 def formats(workload, target) -> tuple[Format, str] | None:
     if not (isinstance(target, CudaTarget) and isinstance(workload, Conv2d) and workload.groups == 1):
         return None
+    if workload.pool:
+        return None
     if workload.x.code not in ("uint4", "uint8") or BITS[workload.x.code] != workload.weight_bits:
         return None
     kh, kw = workload.kernel
