@@ -113,7 +113,7 @@ def kind(row: dict, input_dims: list[int]) -> str:
 def shape(row: dict) -> str:
     """A manifest's row as "3x3/2 56x56 64->128 +r": window, stride, input's height and width, channels, residual."""
     geometry, (_, out_channels, height, width) = row["geometry"], row["output"]["dims"]
-    fused = " +r" if row["fused_residual"] else ""
+    fused = " +r" * bool(row["fused_residual"]) + " +pool" * bool(row.get("fused_pool"))
     if "x_dims" not in geometry:
         return f"{row['op'].removeprefix('qnn.')} {height}x{width} {out_channels}"
     _, channels, height, width = geometry["x_dims"]
