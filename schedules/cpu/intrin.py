@@ -100,10 +100,9 @@ def halves(name: str, dtype: str, *vectors):
     return pick(results, list(range(2 * vector_lanes(results[0]))))
 
 
-def saturated(name: str, a, b):
-    """``a`` + ("add") or - ("sub") ``b``, held to what the lanes can hold."""
-    kind = "u" if str(a.ty.dtype).startswith("u") else "s"
-    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), f"llvm.{kind}{name}.sat", a, b)
+def doubled(a):
+    """Signed lanes plus themselves, held to what the lanes can hold."""
+    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.sadd.sat", a, a)
 
 
 def high_product(target, a, b):

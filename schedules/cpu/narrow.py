@@ -12,7 +12,7 @@ from tvm.tirx.script.builder import ir as T
 
 from hawqtvm.qnn.formats import STORAGE
 from schedules.cpu.codes import bytes_of_pairs, int16_pairs, load_bytes, pairs_of_bytes
-from schedules.cpu.intrin import LANES, high_product, rounded_product, saturated, splat, view
+from schedules.cpu.intrin import LANES, doubled, high_product, rounded_product, splat, view
 from schedules.cpu.requantize import lift
 from schedules.cpu.requantize_codes import bytes_to_bytes, requantize_bytes
 from schedules.cpu.short import FAR, fits_short, is_short, rescale_bytes
@@ -85,5 +85,5 @@ def narrow_codes(
 def _accumulators(target: CpuTarget, values, scale: NarrowScale, epilogue: Epilogue):
     """int16x32, rescaled."""
     for _ in range(lift(epilogue.min_shift)):
-        values = saturated("add", values, values)
+        values = doubled(values)
     return rounded_product(target, high_product(target, values, scale.multiplier), scale.rounding)

@@ -165,6 +165,51 @@ def test_fuse_drops_a_requantization_that_changes_nothing():
         assert mod == (set() if dropped else before), (bits, residual)
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_layers_of_4_bits_leave_accumulators_room_in_16_bits(net):
+    found = layers(after("fuse", net_context(net, 4, "uint8"))).values()
+    epilogues = [attributes.workload(call).epilogue for call in found if attributes.read(call)["bits"] == 4]
+    assert epilogues or net == "joined output"
+    narrow = [e for e in epilogues if e.out.code != "int32"]
+    assert all(e.headroom16 >= 1 for e in narrow)
+
+
+@pytest.mark.parametrize(
+    ("target", "taken"), [("avx512-vnni", True), ("avx2", True), ("x86-64", False), ("sm_75", False)]
+)
+@pytest.mark.parametrize("net", NETS)
+def test_pool_becomes_part_of_the_stem_that_it_alone_reads(net, target, taken):
+    context = net_context(net, 4, target=target)
+    graph = context.arithmetic.graph
+    before, mod = (after(stage, context) for stage in ("fuse", "pool"))
+    pools = [step for step in graph.steps if step.op == "max_pool2d"]
+    wanted = {pool.name: pool.inputs[0] for pool in pools if pool.inputs[0] == graph.steps[0].name} if taken else {}
+    found = {a["tensor"]: a["layer"] for a in map(attributes.read, layers(mod).values()) if "pool_kernel" in a}
+    assert found == wanted
+    assert bool(wanted) == (taken and net in ("pools", "vgg"))
+    assert set(by_tensor(mod)) == set(by_tensor(before)) - set(wanted.values())
+    codes = input_codes(context)
+    np.testing.assert_array_equal(run(mod, codes), run(before, codes))
+
+
+class StemReadTwice(nn.Module):
+    """A stem whose output a pool and a convolution read."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.pool, self.body = nn.Conv2d(3, 8, 1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1, stride=2)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(self.pool(x) + self.body(x))
+
+
+def test_a_pool_stays_where_others_read_the_stem():
+    context = context_of(quantized(StemReadTwice(), (3, 4, 4)), target="avx2")
+    assert len(calls(after("pool", context), "qnn.max_pool2d")) == 1
+
+
 @pytest.mark.parametrize("residual", ["int16", "uint8", "int32"])
 @pytest.mark.parametrize("net", NETS)
 def test_second_output_takes_each_requantization_of_a_convolution(net, residual):
