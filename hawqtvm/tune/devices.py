@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 
 from tvm import rpc
@@ -18,6 +19,7 @@ SESSION = 600  # seconds after which a server ends a session: one in which a ker
 GONE = 20.0  # seconds without any device until a tracker's work is given up
 ASKED = 2.0  # seconds between two questions about that
 ANSWER = 10.0  # seconds until a tracker answers
+HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"  # as what a loaded library touches lies in them
 
 
 class Local:
@@ -33,9 +35,10 @@ class Local:
     def connect(self) -> rpc.RPCSession:
         """A session that no one else has."""
         if self._server is None:
-            self._server = rpc.Server(
-                "127.0.0.1", *PORTS, silent=True, server_init_callback=partial(_prepare, self.threads, os.getpid())
-            )
+            with _environment(*HUGE_PAGES):
+                self._server = rpc.Server(
+                    "127.0.0.1", *PORTS, silent=True, server_init_callback=partial(_prepare, self.threads, os.getpid())
+                )
         return rpc.connect("127.0.0.1", self._server.port, session_timeout=SESSION)
 
     def abandon(self) -> None:
@@ -46,6 +49,20 @@ class Local:
 
     def check(self, waited: float) -> None:
         """The server is this process's own: it comes."""
+
+
+@contextmanager
+def _environment(name: str, value: str):
+    """For processes that are started inside."""
+    before = os.environ.get(name)
+    os.environ[name] = f"{before}:{value}" if before else value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _prepare(threads: int, parent: int) -> None:

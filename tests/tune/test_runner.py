@@ -1,6 +1,8 @@
 """Races over TVM RPC on this machine: what comes back, and what a candidate that fails, crashes or hangs does."""
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 import tvm
@@ -76,6 +78,17 @@ def test_the_local_server_is_this_machine_with_as_many_threads(devices):
             runner._configure(remote, devices.threads)
     finally:
         devices.threads = 1
+
+
+def test_the_local_servers_memory_lies_in_huge_pages(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
+    local = Local(1)
+    local.connect()
+    servers = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    found = [Path(f"/proc/{server}/environ").read_bytes().split(b"\0") for server in servers]
+    local.abandon()
+    assert any(b"GLIBC_TUNABLES=glibc.malloc.check=0:glibc.malloc.hugetlb=1" in variables for variables in found)
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
 
 
 def test_candidates_that_do_not_compile_are_told_apart_from_the_others(quick, devices):
