@@ -2,10 +2,11 @@
 
 import os
 import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tvm
+from tvm import rpc
 
 from hawqtvm.errors import BadInput, CheckFailed
 from hawqtvm.runtime.cpu import cpu_features
@@ -80,15 +81,23 @@ def test_the_local_server_is_this_machine_with_as_many_threads(devices):
         devices.threads = 1
 
 
-def test_the_local_servers_memory_lies_in_huge_pages(monkeypatch):
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
-    local = Local(1)
-    local.connect()
-    servers = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    found = [Path(f"/proc/{server}/environ").read_bytes().split(b"\0") for server in servers]
-    local.abandon()
-    assert any(b"GLIBC_TUNABLES=glibc.malloc.check=0:glibc.malloc.hugetlb=1" in variables for variables in found)
-    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
+@pytest.mark.parametrize("before", [None, "glibc.malloc.check=0"])
+def test_the_local_server_is_asked_for_huge_pages(monkeypatch, before):
+    if before is None:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    else:
+        monkeypatch.setenv("GLIBC_TUNABLES", before)
+    seen = []
+
+    def server(*_, **__):
+        seen.append(os.environ["GLIBC_TUNABLES"])
+        return SimpleNamespace(port=0)
+
+    monkeypatch.setattr(rpc, "Server", server)
+    monkeypatch.setattr(rpc, "connect", lambda *_, **__: None)
+    Local(1).connect()
+    assert seen == [":".join([*([before] if before else []), "glibc.malloc.hugetlb=1"])]
+    assert os.environ.get("GLIBC_TUNABLES") == before
 
 
 def test_candidates_that_do_not_compile_are_told_apart_from_the_others(quick, devices):
