@@ -25,7 +25,7 @@ def pool(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
         if call.op.name != "qnn.max_pool2d" or maker is None or maker.op.name != "qnn.conv2d" or read[call.args[0]] > 1:
             continue
         both = _together(maker, attributes.read(call))
-        if both and formats(attributes.workload(both), context.target):
+        if both is not None and formats(attributes.workload(both), context.target):
             pooled[var] = call.args[0], both.attrs
     stems = {stem: var for var, (stem, _) in pooled.items()}
     made: dict[relax.Var, list] = {}
