@@ -14,7 +14,7 @@ from hawqtvm.report.statistics import Shift, holm, least_rounds, levels, paired,
 REGRESSION, INCONCLUSIVE, IMPROVEMENT, PASS = "regression", "inconclusive", "improvement", "pass"
 UNCONFIRMED = "slower, which a second measurement did not confirm"
 EXIT_CODES = {PASS: 0, IMPROVEMENT: 0, REGRESSION: 1, INCONCLUSIVE: 3}
-ALPHA = 0.05  # of any false alarm in one comparison, before the factors and the confirmation
+ALPHA = 0.05  # of a false alarm among the networks, and among the layers, before the factors and the confirmation
 NETWORK_FACTOR, LAYER_FACTOR = 1.03, 1.10
 UNTOLD_SHARE = 0.1  # of a network's time, in layers that cannot be told, leaves the whole untold
 
@@ -75,13 +75,13 @@ class Comparison:
 def compare(base: Run, head: Run, factors: Factors = Factors(), again: Again = lambda: None) -> Comparison:
     """Judges every network and every layer that base and head share.
 
-    A regression: significant after Holm's correction over all rows, the median beyond its factor, and both again in
-    what ``again`` measures (None: nothing can be; then it stays inconclusive).  What was inconclusive at first is
-    judged by both measurements together.  A pass: the ratio's upper limit is within the factor.  BadInput when the two
-    cannot be compared, or have too few rounds to tell anything.
+    A regression: significant after Holm's correction, the median beyond its factor, and both again in what ``again``
+    measures (None: nothing can be; then it stays inconclusive).  What was inconclusive at first is judged by both
+    measurements together.  A pass: the ratio's upper limit is within the factor.  BadInput when the two cannot be
+    compared, or have too few rounds to tell anything.
     """
     first = judged(base, head, factors)
-    _enough_rounds(base, head, len(first))
+    _enough_rounds(base, head, sum(row.layer is not None for row in first) or len(first))
     if all(row.verdict in (PASS, IMPROVEMENT) for row in first) or (fresh := again()) is None:
         rows = [unconfirmed(row) if row.verdict == REGRESSION else row for row in first]
         return Comparison(base, head, factors, tuple(rows), False, overall(rows))
@@ -133,7 +133,14 @@ def judged(base: Run, head: Run, factors: Factors, wanted: set[tuple[str, str | 
             else:
                 shift = separate(_levels(before, base), _levels(after, head))
             found.append(Row(theirs.name, layer, median_us(before), median_us(after), shift, 1.0, INCONCLUSIVE))
-    return [_verdict(row, p, factors) for row, p in zip(found, holm([row.shift.p for row in found]), strict=True)]
+    p = _corrected(found)
+    return [_verdict(row, p[row], factors) for row in found]
+
+
+def _corrected(rows: Sequence[Row]) -> dict[Row, float]:
+    """p after Holm's correction over the networks, and over their layers: having many does not hide the whole."""
+    families = [row for row in rows if row.layer is None], [row for row in rows if row.layer is not None]
+    return {row: p for family in families for row, p in zip(family, holm([row.shift.p for row in family]), strict=True)}
 
 
 def _verdict(row: Row, p: float, factors: Factors) -> Row:

@@ -7,6 +7,7 @@ import pytest
 
 from hawqtvm.errors import BadInput
 from hawqtvm.report.compare import (
+    ALPHA,
     INCONCLUSIVE,
     PASS,
     REGRESSION,
@@ -18,7 +19,7 @@ from hawqtvm.report.compare import (
     overall,
 )
 from hawqtvm.report.matching import changes, matched
-from hawqtvm.report.statistics import Shift
+from hawqtvm.report.statistics import Shift, holm
 from tests.report.simulate import apart, in_turns, run, speeds
 
 NOISES = ("quiet", "drift", "bimodal", "walk", "bursts")
@@ -151,11 +152,26 @@ def test_the_overall_verdict(rows, expected):
     assert overall(rows) == expected
 
 
-def test_holm_covers_all_rows():
+def test_holm_covers_the_layers_of_all_networks_and_the_networks_apart():
     rng = np.random.default_rng(5)
     base, head = in_turns("quiet", rng, rounds=10)
+    base, head = (
+        replace(run, networks=tuple(replace(run.networks[0], name=name) for name in "ab")) for run in (base, head)
+    )
     rows = judged(base, head, Factors())
-    assert min(row.p for row in rows) >= min(1.0, len(rows) * min(row.shift.p for row in rows)) - 1e-12
+    for family in ([row for row in rows if row.layer is None], [row for row in rows if row.layer is not None]):
+        assert [row.p for row in family] == holm([row.shift.p for row in family])
+    assert [(row.network, row.layer is None) for row in rows if row.layer is None] == [("a", True), ("b", True)]
+
+
+def test_a_network_with_one_odd_round_does_not_need_to_be_told_among_its_layers():
+    base, head = in_turns("quiet", np.random.default_rng(2), rounds=12, network=1.06)
+    (network,) = base.networks
+    odd = tuple(tuple(10.0 * call for call in turn) for turn in network.us[3])
+    base = replace(base, networks=(replace(network, us=(*network.us[:3], odd, *network.us[4:])),))
+    whole, *layers = judged(base, head, Factors())
+    assert (whole.layer, whole.verdict) == (None, REGRESSION)
+    assert len(layers) * whole.p > ALPHA
 
 
 @pytest.mark.parametrize(
@@ -215,7 +231,7 @@ def test_changes_of_plan_and_schedule():
 
 def test_too_few_rounds_are_refused_before_a_verdict():
     base, head = in_turns("quiet", np.random.default_rng(0), rounds=6)
-    with pytest.raises(BadInput, match="6 rounds cannot tell anything of 6 times at once: measure with --rounds 8"):
+    with pytest.raises(BadInput, match="6 rounds cannot tell anything of 5 times at once: measure with --rounds 8"):
         compare(base, head)
 
 
