@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cases import BLOCKED, INPUTS, fill, requantized
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from levels import run, run_outputs
 from reference import VNNI, conv2d, dense, expand, finish, requantize, rescale, with_garbage
@@ -22,6 +22,8 @@ from schedules.workload import MAX_HEADROOM, Conv2d, Dense, Epilogue, Rescaled
 
 BYTES, CODES, WORDS = Format("uint8", BLOCKED), Format("uint4", BLOCKED), Format("uint4", BLOCKED, packed=True)
 CHANNELS = st.integers(1, 70)
+BODY_CHANNELS = st.integers(5, 70)  # fewer make a stem
+MANY_TOO_WIDE = [HealthCheck.filter_too_much]  # for 16 bits, of what is drawn
 SPREADS = ([1], [1, 2, 8], [1, 30, 3000])  # of the channels' scales
 WEIGHTS = ("random", "small", "most and least", "most and most", "alternating", "ends")
 
@@ -48,7 +50,7 @@ def epilogues(draw, weight: np.ndarray, bias: np.ndarray, second: bool) -> tuple
     zero = draw(st.sampled_from([0, 0, 3]))
     reach = 15 * np.abs(weight.astype("int64")).reshape(len(weight), -1).sum(1) + np.abs(bias.astype("int64")) + 1
     rng, spread = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from(SPREADS))
-    ratio = high * draw(st.floats(0.3, 8)) / reach / rng.choice(spread, len(weight))
+    ratio = high * draw(st.sampled_from([0.4, 1.0, 3.0, 10.0, 40.0, 120.0])) / reach / rng.choice(spread, len(weight))
     b, c = dyadic(shortened(np.clip(ratio, 2.0**-32, 1.9)), "layer")
     room = headroom16(weight, bias, 15, b, c, *undecided(lo, hi, zero, residual))
     codes = draw(st.none() | requantized(out, [CODES, WORDS, BYTES])) if second else None
@@ -61,18 +63,18 @@ def numbers(draw, rng, workload) -> tuple[np.ndarray, np.ndarray]:
     window = workload.kernel if isinstance(workload, Conv2d) else ()
     weight = fill(rng, kind, -8, 7, (workload.out_channels, workload.in_channels, *window)).astype("int8")
     weight[rng.random(len(weight)) < draw(st.sampled_from([0, 0.2]))] = 0
-    extent = draw(st.sampled_from([0, 200, 2**15, 2**17, 2**24]))
+    extent = draw(st.sampled_from([0, 200, 2**13, 2**15, 2**24]))
     return weight, rng.integers(-extent, extent + 1, len(weight)).astype("int32")
 
 
 @st.composite
-def convolutions(draw, kernel: int, strides=((1, 1), (2, 2), (1, 2)), channels=CHANNELS) -> Conv2d:
+def convolutions(draw, kernel: int, strides=((1, 1), (2, 2), (1, 2)), inputs=BODY_CHANNELS, outputs=CHANNELS) -> Conv2d:
     return Conv2d(
         batch=draw(st.integers(1, 3)),
-        in_channels=draw(channels),
+        in_channels=draw(inputs),
         height=draw(st.integers(3, 9)),
         width=draw(st.integers(3, 9)),
-        out_channels=draw(channels),
+        out_channels=draw(outputs),
         kernel=(kernel, kernel),
         strides=draw(st.sampled_from(strides)),
         padding=(kernel // 2,) * 4,
@@ -109,26 +111,27 @@ def assert_exact(data, schedule, level, workload: Conv2d, second: bool = True) -
         np.testing.assert_array_equal(format.load(got, workload.out_channels), codes, err_msg=str(format))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=MANY_TOO_WIDE)
 @given(st.data(), st.sampled_from([1, 3]))
 def test_direct(level, data, kernel):
     assert_exact(data, conv2d_direct, level, data.draw(convolutions(kernel)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=MANY_TOO_WIDE)
 @given(st.data())
 def test_winograd(level, data):
     assert_exact(data, winograd, level, data.draw(convolutions(3)))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=MANY_TOO_WIDE)
 @given(st.data())
 def test_strassen(data):
-    workload = data.draw(convolutions(1, strides=((1, 1),), channels=st.sampled_from([32, 64])))
+    even = st.sampled_from([32, 64])
+    workload = data.draw(convolutions(1, strides=((1, 1),), inputs=even, outputs=even))
     assert_exact(data, strassen, VNNI, workload, second=False)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=MANY_TOO_WIDE)
 @given(st.data(), st.integers(1, 5), st.integers(1, 70), st.integers(1, 70), st.sampled_from(INPUTS[1:]))
 def test_dense(level, data, batch, channels, out_channels, x_format):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -153,7 +156,7 @@ def test_dense(level, data, batch, channels, out_channels, x_format):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data(), st.integers(1, 40), st.integers(1, 6))
 def test_headroom_holds_for_every_accumulator(data, channels, taps):
     """Saturated to int16 after a shift, each that a layer can have gives the same code; one bit more may not."""
