@@ -12,7 +12,15 @@ from hawqtvm.errors import BadInput
 from hawqtvm.files import check_appendable, write_atomic
 from hawqtvm.report import formats
 from hawqtvm.report.again import again
-from hawqtvm.report.compare import EXIT_CODES, LAYER_FACTOR, NETWORK_FACTOR, Factors, compare, median_us
+from hawqtvm.report.compare import (
+    EXIT_CODES,
+    LAYER_FACTOR,
+    NETWORK_FACTOR,
+    Factors,
+    check_comparable,
+    compare,
+    median_us,
+)
 from hawqtvm.report.history import append, read_history, trends
 from hawqtvm.report.logs import Log, read_logs
 from hawqtvm.report.measure import ROUNDS, TURNS, measure, measure_pairs
@@ -149,7 +157,13 @@ def interleaved(options: Namespace) -> tuple[Run, Run]:
         if not names:
             raise BadInput(f"{options.base} and {options.head} hold no artifacts of one name: name them alike")
         base, head = ([Path(folder) / name for name in names] for folder in (options.base, options.head))
-    runs = measure_pairs(base, head, commits=tuple(options.commits), **measuring(options))
+    runs = measure_pairs(
+        base,
+        head,
+        commits=tuple(options.commits),
+        check=lambda base, head: check_comparable(base, head, options.rounds),
+        **measuring(options),
+    )
     if options.runs:
         for run, name in zip(runs, ("base", "head"), strict=True):
             write_run(run, Path(options.runs) / f"{name}.json")

@@ -80,8 +80,8 @@ def compare(base: Run, head: Run, factors: Factors = Factors(), again: Again = l
     measurements together.  A pass: the ratio's upper limit is within the factor.  BadInput when the two cannot be
     compared, or have too few rounds to tell anything.
     """
+    check_comparable(base, head, min(len(base.load), len(head.load)))
     first = judged(base, head, factors)
-    _enough_rounds(base, head, sum(row.layer is not None for row in first) or len(first))
     if all(row.verdict in (PASS, IMPROVEMENT) for row in first) or (fresh := again()) is None:
         rows = [unconfirmed(row) if row.verdict == REGRESSION else row for row in first]
         return Comparison(base, head, factors, tuple(rows), False, overall(rows))
@@ -162,11 +162,14 @@ def median_us(rounds: Rounds) -> float:
     return float(np.median([np.median([min(calls) for calls in turns]) for turns in rounds]))
 
 
-def _enough_rounds(base: Run, head: Run, tests: int) -> None:
-    has = min(len(base.load), len(head.load))
+def check_comparable(base: Run, head: Run, rounds: int) -> None:
+    """BadInput when the two cannot be compared, or that many rounds cannot tell anything."""
+    pairs = matched(base, head)
+    layers = sum(layer in mine.series for mine, theirs in pairs for layer in theirs.series if layer is not None)
+    tests = max(layers, len(pairs))
     needed = least_rounds(tests, ALPHA, base.session == head.session)
-    if has < needed:
-        raise BadInput(f"{has} rounds cannot tell anything of {tests} times at once: measure with --rounds {needed}")
+    if rounds < needed:
+        raise BadInput(f"{rounds} rounds cannot tell anything of {tests} times at once: measure with --rounds {needed}")
 
 
 def _levels(rounds: Rounds, run: Run) -> np.ndarray:

@@ -7,7 +7,7 @@ import random
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,13 +46,17 @@ def measure_pairs(
     turns: int = TURNS,
     threads: int | None = None,
     commits: tuple[str | None, str | None] = (None, None),
+    check: Callable[[Run, Run], None] = lambda base, head: None,
 ) -> tuple[Run, Run]:
-    """Times two sets of artifacts in one go, each beside the other set's at the same position: A B, B A, A B ..."""
-    base, head = _measure(list(zip(base, head, strict=True)), rounds, turns, threads, commits)
+    """Times two sets of artifacts in one go, each beside the other set's at the same position: A B, B A, A B ...
+
+    ``check`` may refuse them before the long work: it sees both runs without any round.
+    """
+    base, head = _measure(list(zip(base, head, strict=True)), rounds, turns, threads, commits, check)
     return base, head
 
 
-def _measure(groups, rounds: int, turns: int, threads: int | None, commits) -> tuple[Run, ...]:
+def _measure(groups, rounds: int, turns: int, threads: int | None, commits, check=lambda run: None) -> tuple[Run, ...]:
     for name, value in (("rounds", rounds), ("turns", turns)):
         if type(value) is not int or value < 1:
             raise BadInput(f"{name} {value!r}: give a whole number, 1 or more")
@@ -72,14 +76,8 @@ def _measure(groups, rounds: int, turns: int, threads: int | None, commits) -> t
     }
     session, started = secrets.token_hex(16), _now()
     seeds = random.Random(session)
-    load, found = [], []
-    with Progress("rounds", rounds) as progress:
-        for _ in range(rounds):
-            conditions, times = _round(job | {"seed": seeds.getrandbits(32)})
-            load.append(conditions)
-            found.append(times)
-            progress(f"(others use {conditions.others:.1f} CPUs)")
     device, versions = machine.device(), machine.versions()
+    load, found = [], []
 
     def run(number: int, commit: str | None) -> Run:
         networks = tuple(
@@ -88,7 +86,17 @@ def _measure(groups, rounds: int, turns: int, threads: int | None, commits) -> t
         )
         return Run(started, commit, session, device, versions, tuple(load), networks)
 
-    return tuple(run(number, commit) for number, commit in enumerate(commits))
+    def runs() -> tuple[Run, ...]:
+        return tuple(run(number, commit) for number, commit in enumerate(commits))
+
+    check(*runs())
+    with Progress("rounds", rounds) as progress:
+        for _ in range(rounds):
+            conditions, times = _round(job | {"seed": seeds.getrandbits(32)})
+            load.append(conditions)
+            found.append(times)
+            progress(f"(others use {conditions.others:.1f} CPUs)")
+    return runs()
 
 
 def _round(job: dict) -> tuple[Load, list[list[dict]]]:

@@ -174,6 +174,12 @@ def test_sets_are_interleaved_by_name(artifacts, tmp_path, capsys, monkeypatch):
         cli.main(["compare", *sides, "--interleave"])
 
 
+def test_what_is_no_comparison_is_not_measured(artifacts, monkeypatch):
+    monkeypatch.setattr(sys.modules[measure.__module__], "_round", lambda job: pytest.fail("a round was measured"))
+    with pytest.raises(BadInput, match="2 rounds cannot tell anything of .* times at once: measure with --rounds"):
+        cli.main(["compare", *map(str, artifacts), "--interleave", "--rounds", "2"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
