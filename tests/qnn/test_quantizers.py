@@ -15,7 +15,7 @@ VALUES = st.lists(FLOATS, min_size=1, max_size=40).map(lambda v: np.array(v, "fl
 def quantized(values: np.ndarray, method: str, bits: int) -> np.ndarray:
     """``values`` after a round through unsigned codes."""
     scale, zero_point = affine(*activation_range(values, method, bits), bits)
-    codes = np.clip(np.rint(values / scale) + zero_point, 0, 2**bits - 1)
+    codes = np.clip(np.rint(values.astype("float64") / scale) + zero_point, 0, 2**bits - 1)
     return (codes - zero_point) * scale
 
 
