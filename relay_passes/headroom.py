@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from hawqtvm.qnn.dyadic import rescale
+from schedules.cpu.short import is_short, rescaled_limits
 from schedules.workload import MAX_HEADROOM, Rescaled
 
 INT16 = 2**15 - 1
-SHORT = 2**16  # divides every b that a 16-bit multiplier can stand for
 
 
 def headroom(channels: int, kernel: tuple[int, int], x_most: int, bits: int, bias: np.ndarray) -> int:
@@ -30,7 +30,7 @@ def headroom16(
     ``weight``: ``(O, ...)`` int8; ``bias``, ``b``, ``c``: ``(O,)``.  ``low``, ``high``: a rescaled accumulator at or
     beyond them gives the least or the greatest code, whatever is added to it.
     """
-    if (b % SHORT).any():
+    if not is_short(b):
         return -1
     taps, bias = weight.reshape(len(weight), -1).astype("int64"), bias.astype("int64")
     least = bias + x_most * np.minimum(taps, 0).sum(1)
@@ -46,8 +46,5 @@ def headroom16(
 
 def undecided(lo: int, hi: int, zero_point: int, residual: Rescaled | None) -> tuple[int, int]:
     """``low`` and ``high`` of :func:`headroom16`: rescaled accumulators at or beyond them are clipped to lo or hi."""
-    least = most = 0
-    if residual:
-        codes = np.array(residual.format.limits) - residual.zero_point
-        least, most = (int(code) for code in rescale(codes, residual.b, residual.c))
+    least, most = rescaled_limits(residual) if residual else (0, 0)
     return lo - zero_point - most, hi - zero_point - least

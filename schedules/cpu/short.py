@@ -4,6 +4,9 @@ With ``m = b >> 16`` and a code shifted up by as many bits as a lane has room fo
 least 1, ``(v*b + 2**(c-1)) >> c`` is ``((v*m >> 16) + 2**(s-1)) >> s``: vpmulhw by m, then vpmulhrsw by ``2**(15-s)``.
 """
 
+import numpy as np
+
+from hawqtvm.qnn.dyadic import rescale
 from hawqtvm.qnn.formats import STORAGE
 from schedules.cpu.intrin import LANES, high_product, rounded_product, splat, view
 from schedules.target import CpuTarget
@@ -26,9 +29,9 @@ def fits_short(operand: Rescaled) -> bool:
 
 def rescaled_limits(operand: Rescaled) -> tuple[int, int]:
     """What the least and the greatest code become."""
-    return tuple(
-        ((q - operand.zero_point) * operand.b + (1 << (operand.c - 1))) >> operand.c for q in operand.format.limits
-    )
+    codes = np.array(operand.format.limits) - operand.zero_point
+    low, high = rescale(codes, operand.b, operand.c)
+    return int(low), int(high)
 
 
 def rescale_bytes(target: CpuTarget, upper, operand: Rescaled):
