@@ -13,6 +13,7 @@ from hawqtvm.files import check_directory
 from hawqtvm.qnn.graph import Graph
 from hawqtvm.qnn.model import LayerWeights, Quantization, QuantizedModel
 from hawqtvm.qnn.quantizers import METHODS, weight_codes, weight_scales
+from hawqtvm.setting import ARTIFACTS, checkpoint_place
 from hawqtvm.source import Source, add_options, calibration_images, fingerprint, float_model, from_options
 
 SAMPLES = 8
@@ -173,6 +174,12 @@ def quantize_source(source: Source, cache: Path | None = None) -> tuple[Quantize
         {"weights": model.weights, "calibration": images.name, "fingerprint": origin},
     )
     return quantized, save_checkpoint(quantized, cache) if cache is not None else None
+
+
+def quantize_named(name: str) -> QuantizedModel:
+    """A known network, kept beside artifacts once it is quantized, or the one in a quantized checkpoint's directory."""
+    source = Source(checkpoint=name) if Path(name).is_dir() else Source(name)
+    return quantize_source(source, checkpoint_place(source, ARTIFACTS))[0]
 
 
 def main(argv: Sequence[str] | None) -> int:

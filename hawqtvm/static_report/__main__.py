@@ -7,21 +7,14 @@ from pathlib import Path
 from hawqtvm.console import Parser, Progress, command
 from hawqtvm.errors import BadInput
 from hawqtvm.files import write_atomic
-from hawqtvm.qnn.model import RESIDUALS, QuantizedModel
-from hawqtvm.quantize import quantize_source
-from hawqtvm.setting import ARTIFACTS, checkpoint_place, machine
-from hawqtvm.source import Source
+from hawqtvm.qnn.model import RESIDUALS
+from hawqtvm.quantize import quantize_named
+from hawqtvm.setting import machine
 from hawqtvm.static_report import report
 from hawqtvm.static_report.table import markdown
 from schedules.target import CudaTarget
 
 MODELS = ("resnet18", "resnet50")
-
-
-def quantized(name: str) -> QuantizedModel:
-    """A known network, kept beside artifacts once it is quantized, or a checkpoint."""
-    source = Source(checkpoint=name) if Path(name).is_dir() else Source(name)
-    return quantize_source(source, checkpoint_place(source, ARTIFACTS))[0]
 
 
 def main(argv: Sequence[str] | None) -> int:
@@ -41,7 +34,7 @@ def main(argv: Sequence[str] | None) -> int:
     _, target = machine(options.batch, None, options.target)
     if not isinstance(target, CudaTarget):
         raise BadInput(f"--target {options.target} is no NVIDIA GPU: the report is of CUDA's machine code")
-    models = [quantized(name) for name in options.models]
+    models = [quantize_named(name) for name in options.models]
     with Progress("kernels") as step:
         found = report(models, target, options.batch, options.residual, step)
     if options.out:

@@ -8,10 +8,10 @@ import numpy as np
 from hawqtvm.bundle.pack import UNPACKED
 from hawqtvm.deploy import deploy
 from hawqtvm.qnn.model import Arithmetic, QuantizedModel
+from hawqtvm.quantize import quantize_named
 from hawqtvm.runner.driver import Driver, Facts
 from hawqtvm.runner.timing import Stopwatch
 from hawqtvm.runtime import load
-from hawqtvm.static_report.__main__ import quantized
 from hawqtvm.tune.layers import distinct_workloads
 from relay_passes.context import Context
 from schedules.target import CudaTarget, find_target
@@ -27,7 +27,7 @@ def network(name: str, bits: int, batch: int, facts: Facts, logs: Path) -> dict:
 
     Raises as :func:`hawqtvm.deploy.deploy`, which compares every tensor with PyTorch's.
     """
-    target, model = find_target(facts.arch), quantized(name)
+    target, model = find_target(facts.arch), quantize_named(name)
     out = Path("artifacts") / f"{name}-int{bits}-{facts.arch}"
     built = deploy(model, bits, batch, out, target=target.name, tuning_logs=logs if logs.is_dir() else None)
     return {

@@ -93,7 +93,7 @@ def small():
 def test_the_report_of_a_small_network(small, monkeypatch, tmp_path, capsys):
     """Where nothing disassembles, what only SASS tells is missing, and nothing else."""
     monkeypatch.setattr(sass, "find_tool", lambda name: None)
-    monkeypatch.setattr(cli, "quantized", lambda name: small)
+    monkeypatch.setattr(cli, "quantize_named", lambda name: small)
     out = tmp_path / "small.report"
     assert cli.main(["--models", "small", "--batch", "2", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
