@@ -6,6 +6,7 @@ from schedules.cpu.conv2d_geometry import Geometry, geometry
 from schedules.cpu.conv2d_staging import staged_size
 from schedules.cpu.dot4 import Dot4, layer_dot4
 from schedules.cpu.epilogue import finish_cycles
+from schedules.cuts import divisors
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -74,7 +75,7 @@ def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
     tiles = {tile: _tile_cycles(core, geo, *tile) for tile in _register_tiles(geo, core.dot.accumulators)}
     good = [tile for tile, cost in tiles.items() if cost <= 1.25 * min(tiles.values())]
     rows = {-(-geo.rows // parts) for parts in (1, threads, 2 * threads, 4 * threads, 8 * threads)}
-    bands = {(band, images) for band in rows for images in _divisors(geo.batch)}
+    bands = {(band, images) for band in rows for images in divisors(geo.batch)}
     if geo.staged:
         bands |= {(band, 1) for band in range(1, geo.rows + 1) if staged_size(geo, band, 1) <= NEAREST}
     configs = []
@@ -130,7 +131,7 @@ def unpacks(config: Config, workload: Conv2d, dot: Dot4) -> bool:
 
 
 def _register_tiles(geo: Geometry, accumulators: int):
-    for oc_tile in _divisors(geo.out_blocks):
+    for oc_tile in divisors(geo.out_blocks):
         for row_tile in ROW_TILES[: 1 if geo.pool else None]:
             most = accumulators // (oc_tile * row_tile)
             if most < 1 or row_tile > geo.out_height:
@@ -145,7 +146,3 @@ def _tile_cycles(core: Core, geo: Geometry, row_tile: int, col_tile: int, oc_til
     full, single = divmod(geo.out_height, row_tile)
     rows = full * core.step(row_tile * col_tile, oc_tile) + single * core.step(col_tile, oc_tile)
     return rows * -(-geo.out_width // col_tile) * (geo.out_blocks // oc_tile)
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -2,6 +2,7 @@
 
 from schedules.cpu.epilogue import finish_cycles
 from schedules.cpu.strassen_geometry import HALF, PRODUCTS, VECTOR, Config, Geometry
+from schedules.cuts import divisors, even
 from schedules.workload import Conv2d
 
 REGISTERS = 32  # of accumulators, weights and the broadcast operands
@@ -31,11 +32,11 @@ def space(workload: Conv2d, threads: int) -> list[Config]:
     configs = []
     pairs = Geometry(workload, Config(1, 1, 1, 1)).pairs
     halves = -(-workload.out_channels // 32)
-    for oc_tile in (size for size in _divisors(halves) if size <= 4):
+    for oc_tile in (size for size in divisors(halves) if size <= 4):
         most = (REGISTERS - 1) // oc_tile - 1
-        for tile in sorted({_even(pairs, most), min(8, most, pairs)}):
+        for tile in sorted({even(pairs, most), min(8, most, pairs)}):
             one = Geometry(workload, Config(tile, oc_tile, 1, 1))
-            sizes = {_even(one.unit_tiles, size // (PRODUCTS * one.product_bytes)) for size in OPERAND_BYTES}
+            sizes = {even(one.unit_tiles, size // (PRODUCTS * one.product_bytes)) for size in OPERAND_BYTES}
             groups = halves // oc_tile
             shares = {groups // parts for parts in (1, threads, 2 * threads) if groups % parts == 0}
             configs += [Config(tile, oc_tile, tiles, share) for tiles in sorted(sizes) for share in sorted(shares)]
@@ -61,12 +62,3 @@ def cycles(config: Config, workload: Conv2d, threads: int) -> float:
     tasks = -(-geo.units * parts * shares // threads)
     far = config.oc_groups * weights / FAR_BYTES_PER_CYCLE
     return tasks * task + far * (tasks if geo.groups * weights > NEAR else 1)
-
-
-def _even(total: int, most: int) -> int:
-    """The size of at most ``most`` that cuts ``total`` into the fewest pieces, evenly."""
-    return -(-total // -(-total // max(1, min(most, total))))
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

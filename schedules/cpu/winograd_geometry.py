@@ -9,6 +9,7 @@ from hawqtvm.qnn.formats import BLOCK
 from schedules.cpu.bilinear import Axis, Segment, axis, scale_bits, widest
 from schedules.cpu.channel_table import MAX_SHIFT
 from schedules.cpu.dot4 import Dot4, dot4
+from schedules.cuts import even
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d, Epilogue
 
@@ -32,20 +33,21 @@ class Config:
 class Region:
     """The tiles of one row segment and one column segment, of the images and tile rows of a task, cut into slabs.
 
-    A slab is the tiles of one register tile, ``slab_rows x slab_columns``.  The last one of a row or column moves back
-    to end with it, computing some tiles twice.
+    A slab is the tiles of one register tile, ``slab_images x slab_rows x slab_columns``.  The last one along each moves
+    back to end with it, computing some tiles twice.
     """
 
     rows: Segment
     columns: Segment
     band: int
+    images: int
+    slab_images: int
     slab_rows: int
     slab_columns: int
-    images: int
 
     @property
     def slab_tiles(self) -> int:
-        return self.slab_rows * self.slab_columns
+        return self.slab_images * self.slab_rows * self.slab_columns
 
     @property
     def slabs_down(self) -> int:
@@ -57,7 +59,7 @@ class Region:
 
     @property
     def slabs(self) -> int:
-        return self.images * self.slabs_down * self.slabs_across
+        return -(-self.images // self.slab_images) * self.slabs_down * self.slabs_across
 
     @property
     def sums(self) -> int:
@@ -136,18 +138,17 @@ class Geometry:
 
     @cached_property
     def regions(self) -> list[Region]:
+        return [self._region(row, column) for row, column in product(self.rows.segments, self.columns.segments)]
+
+    def _region(self, rows: Segment, columns: Segment) -> Region:
+        """Where an odd column or row is left, its slabs take more rows and images instead."""
         config = self.config
-        return [
-            Region(
-                row,
-                column,
-                min(config.band, row.tiles),
-                min(config.tile_rows, config.band, row.tiles),
-                min(config.tile_columns, column.tiles),
-                config.images,
-            )
-            for row, column in product(self.rows.segments, self.columns.segments)
-        ]
+        tiles, band = config.tile_rows * config.tile_columns, min(config.band, rows.tiles)
+        slab_columns = min(config.tile_columns, columns.tiles)
+        same = slab_columns == config.tile_columns
+        slab_rows = min(config.tile_rows, band) if same else even(band, tiles // slab_columns)
+        slab_images = even(config.images, tiles // (slab_rows * slab_columns))
+        return Region(rows, columns, band, config.images, slab_images, slab_rows, slab_columns)
 
     @property
     def constants(self) -> int:

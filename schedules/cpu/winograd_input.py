@@ -106,7 +106,7 @@ def _phases(vectors: list, words: int) -> list:
 def combine(staged, combined, geo: Geometry, region: Region, places: tuple, number):
     """``combined[row product, column product, number, slice, tile, channel]``: nonnegative sums of a slab's samples.
 
-    ``places``: image, first tile row and first tile column of the slab; ``number``: which of the combined slabs it is.
+    ``places``: first image, tile row and tile column of the slab; ``number``: which of the combined slabs it is.
     """
     rows, columns = region.rows.algorithm, region.columns.algorithm
     image, tile_row, tile_column = places
@@ -115,10 +115,11 @@ def combine(staged, combined, geo: Geometry, region: Region, places: tuple, numb
     first_row = region.rows.start * geo.rows.stride
     most, slab_bytes = geo.workload.x.limits[1], geo.slab_bytes(region)
     product_bytes = geo.product_bytes(region)
-    with T.serial(geo.slices) as part:
-        line = (image * geo.slices + part) * geo.staged_rows + first_row + tile_row * geo.rows.step
+    image_tiles = region.slab_rows * region.slab_columns
+    with T.serial(region.slab_images) as n, T.serial(geo.slices) as part:
+        line = ((image + n) * geo.slices + part) * geo.staged_rows + first_row + tile_row * geo.rows.step
         source = T.bind(line * geo.row_bytes + tile_column * geo.pixel)
-        target = T.bind((number * geo.slices + part) * slab_bytes)
+        target = T.bind((number * geo.slices + part) * slab_bytes + n * (image_tiles * geo.pixel))
         for row, column in product(range(region.slab_rows), range(0, region.slab_columns, geo.vector_pixels)):
             at = row * geo.rows.step * geo.row_bytes + column * geo.pixel
             samples = [
@@ -133,9 +134,8 @@ def combine(staged, combined, geo: Geometry, region: Region, places: tuple, numb
                 for i in range(rows.samples)
             ]
             tile = row * region.slab_columns + column
-            written = (
-                min(geo.vector_pixels, region.slab_columns - column) if region.slab_rows > 1 else geo.vector_pixels
-            )
+            alone = region.slab_tiles == region.slab_columns
+            written = geo.vector_pixels if alone else min(geo.vector_pixels, region.slab_columns - column)
             for p, row_signs in enumerate(rows.inputs):
                 sums = [T.bind(_sum([line[j] for line in samples], row_signs)) for j in range(columns.samples)]
                 for q, column_signs in enumerate(columns.inputs):

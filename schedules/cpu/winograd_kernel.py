@@ -54,7 +54,7 @@ class Kernel:
         across, down = region.slabs_across, region.slabs_down
         row = _last_fits(slab // across % down, region.slab_rows, region.band)
         column = _last_fits(slab % across, region.slab_columns, region.columns.tiles)
-        return T.bind(slab // (across * down)), row, column
+        return _last_fits(slab // (across * down), region.slab_images, region.images), row, column
 
     def _finish(self, region: Region, sums, group, place: tuple, number, repeat: int):
         """Add up the rows of a slab to outputs, requantize and write them."""
@@ -65,11 +65,11 @@ class Kernel:
         for k in range(config.oc_tile):
             block = T.bind(group * config.oc_tile + k)
             scale = load_scale(self.table, self.epilogue, block)
-            plane = T.bind(((self.image0 + image) * geo.out_blocks + block) * height)
-            with T.serial(region.slab_rows) as i, T.serial(region.slab_columns) as j:
+            with T.serial(region.slab_images) as n, T.serial(region.slab_rows) as i, T.serial(region.slab_columns) as j:
+                plane = T.bind(((self.image0 + image + n) * geo.out_blocks + block) * height)
                 y = T.bind(region.rows.start + (self.band0 + tile_row + i) * rows.outputs)
                 x = T.bind(region.columns.start + (tile_column + j) * columns.outputs)
-                tile = number * region.slab_tiles + i * region.slab_columns + j
+                tile = number * region.slab_tiles + (n * region.slab_rows + i) * region.slab_columns + j
                 values = self._outputs(region, sums, tile * config.oc_tile + k, repeat)
                 lines = [T.bind((plane + self._inside(y + a, height, a)) * width) for a in range(rows.outputs)]
                 pixels = [line + self._inside(x + b, width, b) for line in lines for b in range(columns.outputs)]

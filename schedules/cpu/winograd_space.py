@@ -5,6 +5,7 @@ from itertools import product
 
 from schedules.cpu.epilogue import finish_cycles
 from schedules.cpu.winograd_geometry import Config, Geometry, geometry, product_dot4
+from schedules.cuts import divisors, even
 from schedules.target import CpuTarget
 from schedules.workload import Conv2d
 
@@ -66,7 +67,7 @@ def space(workload: Conv2d, target: CpuTarget, threads: int) -> list[Config]:
         for (tile_rows, tile_columns, oc_tile), band, images in product(
             _register_tiles(rows, columns, -(-workload.out_channels // 16), most),
             sorted({-(-rows // parts) for parts in (1, 2, 4, 8)}),
-            _divisors(workload.batch),
+            divisors(workload.batch),
         ):
             one = Config(tile_rows, tile_columns, oc_tile, 1, 1, band, images, 1, split)
             if check(one, workload, target):
@@ -83,21 +84,16 @@ def _shared(one: Config, geo: Geometry, threads: int):
     region, groups = geo.regions[0], geo.out_blocks // one.oc_tile
     slab = geo.combined_bytes(region)
     sums = region.sums * region.slab_tiles * one.oc_tile * 64
-    together = {_even(region.slabs, size // slab) for size in COMBINED_BYTES}
+    together = {even(region.slabs, size // slab) for size in COMBINED_BYTES}
     for combined, parts in product(sorted(together), sorted({1, threads, 2 * threads})):
         if groups % parts == 0:
-            for repeat in sorted({_even(combined, most) for most in (1, 2, 4, SUMS_BYTES // sums)}):
+            for repeat in sorted({even(combined, most) for most in (1, 2, 4, SUMS_BYTES // sums)}):
                 yield replace(one, combined=combined, repeat=repeat, oc_groups=groups // parts)
-
-
-def _even(total: int, most: int) -> int:
-    """The size of at most ``most`` that cuts ``total`` into the fewest pieces, evenly."""
-    return -(-total // -(-total // max(1, min(most, total))))
 
 
 def _register_tiles(rows: int, columns: int, blocks: int, accumulators: int):
     """Even cuts of a row of tiles, or whole rows if they are short, with nearly half of the accumulators or more."""
-    for oc_tile in (size for size in _divisors(blocks) if size <= 4):
+    for oc_tile in (size for size in divisors(blocks) if size <= 4):
         most = accumulators // oc_tile
         least = min(accumulators * 3 // 7 // oc_tile, rows * columns)
         if columns <= most:
@@ -118,7 +114,7 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     finished = finish_cycles(geo.epilogue) + 0.5
     for region in geo.regions:
         tiles, oc_tile = region.slab_tiles, config.oc_tile
-        vectors = region.slab_rows * -(-region.slab_columns // geo.vector_pixels)
+        vectors = region.slab_images * region.slab_rows * -(-region.slab_columns // geo.vector_pixels)
         together = geo.combined_slabs(region)
         repeat = min(config.repeat, together)
         rounds = -(-region.slabs // together)
@@ -143,7 +139,3 @@ def cycles(config: Config, workload: Conv2d, target: CpuTarget, threads: int) ->
     tasks = workload.batch // config.images * -(-geo.rows.segments[0].tiles // config.band)
     tasks *= geo.out_blocks // config.oc_tile // config.oc_groups
     return -(-tasks // threads) * total
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -13,7 +13,7 @@ from winograd_cases import STRIDES, configs, workloads
 
 from hawqtvm.qnn.formats import Format
 from schedules.cpu import winograd
-from schedules.cpu.winograd_geometry import Config
+from schedules.cpu.winograd_geometry import Config, geometry
 from schedules.workload import Conv2d, Epilogue
 
 CODES = Format("uint4", "NCHW16c")
@@ -130,6 +130,18 @@ def test_pieces_that_do_not_divide(level, width, config, x):
     """Five rows of six or three tiles, both last ones half outside; the padding is neither 0 nor alike on all sides."""
     workload = replace(layer(size=(8, width), x=x), padding=(0, 3, 3, 0), x_zero_point=5)
     assert winograd.check(config, workload, level) is None
+    assert_sums_equal(level, config, workload, "random")
+
+
+@pytest.mark.parametrize("x", [CODES, PACKED], ids=["codes", "packed"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)], ids=str)
+@pytest.mark.parametrize(("tile_rows", "images"), [(1, [1, 1, 1, 2]), (2, [1, 2, 2, 3])], ids=["row", "square"])
+def test_odd_ends_of_several_images_in_one_register_tile(level, tile_rows, images, strides, x):
+    """Of five images; no number of them but one divides that."""
+    config = Config(tile_rows, 2, 1, repeat=2, combined=3, band=2, images=5, oc_groups=1, split=True)
+    workload = layer(size=(5 * strides[0], 5 * strides[1]), strides=strides, batch=5, x=x)
+    assert winograd.check(config, workload, level) is None
+    assert [region.slab_images for region in geometry(config, workload).regions] == images
     assert_sums_equal(level, config, workload, "random")
 
 
