@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from hawqtvm.errors import HawqtvmError
 
@@ -113,7 +113,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         note("interrupted; nothing was left half-written")
-        code = 130
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(130)  # where Python ends by itself, a thread that comes back from TVM meanwhile aborts the process
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE
         _drop_stdout()

@@ -129,6 +129,16 @@ def test_exit_codes(body, code, message):
     assert (done.returncode, done.stderr, done.stdout) == (code, message, "")
 
 
+def test_an_interrupt_while_a_thread_is_in_tvm_is_no_crash():
+    done = run(
+        "import tvm, threading; call = tvm.get_global_func('runtime.NumThreads')\n"
+        "    threading.Thread(target=lambda: [call() for _ in iter(int, 1)], daemon=True).start()\n"
+        "    print('shown'); raise KeyboardInterrupt"
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted; nothing was left half-written\n")
+    assert done.stdout == "shown\n"
+
+
 def test_a_bug_keeps_its_traceback():
     done = run("raise RuntimeError('a bug')")
     assert done.returncode == 1 and "Traceback" in done.stderr
