@@ -122,7 +122,7 @@ def _run_cbc(program: "pulp.LpProblem", seconds: float) -> tuple[str, list[str] 
             options = [text for name, value in settings.items() for text in (f"-{name}", str(value))]
             cbc = [pulp.PULP_CBC_CMD.pulp_cbc_path, model, *options, "-solve", "-solution", solution]
             try:
-                done = subprocess.run(cbc, cwd=folder, capture_output=True, text=True)
+                done = _run(cbc, folder)
             except OSError as error:
                 raise BadInput(f"CBC does not run ({error}); install pulp again: it brings CBC along") from error
             if done.returncode == 0 and solution.exists():
@@ -134,3 +134,15 @@ def _run_cbc(program: "pulp.LpProblem", seconds: float) -> tuple[str, list[str] 
     columns = (line.lstrip("* ").split() for line in values)  # what breaks a limit is starred
     found = [name for _, name, value, *_ in columns if float(value) > 0.5]
     return first.split()[0], None if "no integer solution" in first else found, float(bound[1]) if bound else None
+
+
+def _run(command: list, folder: str) -> subprocess.CompletedProcess:
+    """As subprocess.run, which does not wait for the end of what it kills at an interrupt."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
