@@ -137,7 +137,7 @@ def _run_cbc(program: "pulp.LpProblem", seconds: float) -> tuple[str, list[str] 
 
 
 def _run(command: list, folder: str) -> subprocess.CompletedProcess:
-    """As subprocess.run, which does not wait for the end of what it kills at an interrupt."""
+    """As subprocess.run, but an interrupt leaves only when the process has ended."""
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             out, err = process.communicate()
